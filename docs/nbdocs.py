@@ -1,0 +1,332 @@
+"""README.md and the site, made from the notebooks and their saved outputs.
+
+    python docs/nbdocs.py readme          # write README.md and index_files/ from index.ipynb
+    python docs/nbdocs.py readme --check  # only say whether they are up to date
+    python docs/nbdocs.py site            # build _site/site
+
+nbdev's processors do what they do for its own sites: directives, front matter, show_doc, links of
+`backticked` names. The Markdown is written here, and Zensical makes a site of it that works offline.
+"""
+import argparse
+import ast
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+os.environ["IN_TEST"] = "1"  # so that nbdev_export() in a notebook's last cell does nothing
+
+import yaml
+from execnb.nbio import read_nb
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
+from nbdev.processors import FilterDefaults, exec_show_docs, rm_export
+
+CFG = get_config()
+ROOT = CFG.config_path
+HERE = Path(__file__).parent
+DOC_URL = f"{CFG.doc_host}{CFG.doc_baseurl}/"    # what nbdev's links of symbols start with
+BLOB_URL = f"{CFG.git_url}/blob/{CFG.branch}/"   # files that are no page of the site
+PARTS = {1: "See", 2: "Flow", 3: "Text to image", 4: "Text to video", 5: "STIV",
+         6: "Training", 7: "Applications", 8: "Evaluation", 9: "Lab"}
+MEDIA = {"image/gif": "gif", "image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg", "video/mp4": "mp4", "video/webm": "webm"}
+STATE = "application/vnd.jupyter.widget-state+json"
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+OPTION = re.compile(r"^\s*#\|\s*([\w-]+)\s*:\s*(.*?)\s*$")
+SOURCE_LINK = re.compile(r"\{target=\"_blank\"[^}]*\}")
+DATA_URI = re.compile(r'src=(["\'])data:([\w/+.-]+);base64,([^"\']+)\1')
+LINK = re.compile(r"(\]\(|\b(?:href|src)=[\"'])(?![a-z]+:|#|/)([^)\s\"'#]+)(#[^)\s\"']*)?")
+CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.S)
+FENCE = re.compile(r"^(\s*)(```+)[^\n]*\n.*?^\1\2$", re.M | re.S)
+SYMBOL = re.compile(r"\[(`[^`\n]+`)\]\(([^)\s]+)\)")
+HEADING_ID = re.compile(r"^#+ .*\{#([\w.]+)\}$", re.M)
+
+
+class DocsError(Exception):
+    "A page can't be made as it is; the message names the notebook and the fix"
+
+
+# --- pages and navigation
+
+def page(fn):
+    "The page of a notebook: its name without the number, which is where nbdev's links of symbols point"
+    return re.sub(r"^\d+[a-zA-Z0-9]*_", "", Path(fn).stem.lower())
+
+
+def notebooks():
+    "Path of every notebook of nbs/, in reading order"
+    fns = sorted(map(Path, nbglob()))
+    seen = {"index": ROOT / "index.ipynb"}
+    for fn in fns:
+        if not re.match(r"[1-9]\d_", fn.name):
+            raise DocsError(f"{fn.name}: a notebook's name starts with a number from 10 to 99 and _; its first digit is its part")
+        if (p := page(fn)) in seen: raise DocsError(f"{fn.name} and {seen[p].name} would both be page {p}.html: rename one")
+        seen[p] = fn
+    return fns
+
+
+def navigation(titles):
+    "The nav of mkdocs.yml: `titles` maps a notebook's path to its H1"
+    nav, parts = [{"Home": "index.md"}], {}
+    for fn, title in titles.items():
+        parts.setdefault(int(fn.name[0]), []).append({f"{fn.name[:2]} {title}": f"{page(fn)}.md"})
+    return nav + [{f"{i} {PARTS[i]}": pages} for i, pages in sorted(parts.items())]
+
+
+# --- cells to Markdown
+
+def joined(s): return s if isinstance(s, str) else "".join(s)
+
+
+def fence(text, lang):
+    "`text` as a fenced block"
+    ticks = "````" if "```" in text else "```"
+    return f"{ticks}{lang}\n{text.rstrip()}\n{ticks}\n"
+
+
+def keep_exports(cell):
+    "Mark exported code, which nbdev's sites leave out, so that a page shows it folded under its signature"
+    found = cell.directives_ or {}
+    if cell.cell_type != "code" or "export" not in found or "hide" in found: return
+    if re.search(r"^\s*(def|class|@|[\w.]+(:\w+)? *=)", cell.source, re.M):
+        cell.folded = True
+        cell.directives_ = {}
+
+
+class Signatures(exec_show_docs):
+    "Run what show_doc needs: exports, show_doc cells, and cells of imports alone; nbdev would also run tests that import"
+    def __call__(self, cell):
+        if cell.cell_type != "code" or not cell.source: return
+        found, tree = cell.directives_ or {}, cell.parsed_() or []
+        only_imports = tree and all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in tree)
+        if only_imports or "show_doc(" in cell.source or found.keys() & {"export", "exports", "exporti"}: super().__call__(cell)
+
+
+class Processors(FilterDefaults):
+    "nbdev's processors, keeping exported code"
+    def base_procs(self):
+        procs = [Signatures if p is exec_show_docs else p for p in super().base_procs()]
+        procs.insert(procs.index(rm_export), keep_exports)
+        return procs
+
+
+class Page:
+    "One notebook as Markdown, `text`, with the files it shows, `files`"
+    def __init__(self, fn, readme=False):
+        self.fn, self.readme, self.files = fn, readme, {}
+        nb = read_nb(fn)
+        state = nb.metadata.get("widgets", {}).get(STATE)
+        os.chdir(fn.parent)  # where a notebook's relative paths start
+        try: Processors()(nb)
+        except Exception as e: raise DocsError(f"{fn.name}: {e}\n{e.__cause__ or ''}") from e
+        front = getattr(nb, "frontmatter_", {})
+        self.title = str(front.get("title", page(fn)))
+        parts = [f"# {self.title}\n"] + [f"> {front['description']}\n"] * ("description" in front)
+        parts += [self.cell(c) for c in self.ordered(nb.cells)]
+        text = re.sub(r"\n{3,}", "\n\n", "\n".join(filter(None, parts)))
+        # nbdev links names in signatures too, but a code block shows the link's Markdown
+        text = FENCE.sub(lambda m: SYMBOL.sub(r"\1", m[0]), text)
+        self.text = (self.for_readme(text) if readme else self.for_site(text, state)).rstrip() + "\n"
+
+    @staticmethod
+    def ordered(cells):
+        "Cells to show; a signature comes before the exported code that it documents"
+        cells = [c for c in cells if c.get("source") is not None and c.cell_type != "raw" and "AUTOGENERATED" not in c.source]
+        out = []
+        for c in cells:
+            at = len(out)
+            if getattr(c, "has_sd", False):
+                while at and (getattr(out[at-1], "folded", False)): at -= 1
+            out.insert(at, c)
+        return out
+
+    def cell(self, c):
+        "`c` as Markdown"
+        if c.cell_type == "markdown": return self.relink(c.source) + "\n"
+        lines, opts = c.source.splitlines(), {}
+        while lines and (m := OPTION.match(lines[0])):
+            opts[m[1]] = m[2].strip("\"'")
+            lines.pop(0)
+        if opts.get("include") == "false": return ""
+        code = "\n".join(lines).strip("\n")
+        shown = fence(code, "python") if code and opts.get("echo") != "false" else ""
+        if getattr(c, "folded", False): shown = self.fold(shown, len(code.splitlines()))
+        outputs = [self.output(o) for o in c.get("outputs", [])] if opts.get("output") != "false" else []
+        return "\n".join(filter(None, [shown, *outputs]))
+
+    def fold(self, block, n_lines):
+        if self.readme: return block
+        inside = "".join(f"    {line}\n" if line else "\n" for line in block.splitlines())
+        return f'??? quote "The code: {n_lines} line{"s" * (n_lines != 1)}"\n\n{inside}'
+
+    def output(self, o):
+        "Output `o` as Markdown; pictures and clips become files"
+        if o.output_type == "stream": return fence(joined(o.text), "text") if o.name == "stdout" else ""
+        if o.output_type == "error": raise DocsError(f"{self.fn.name} has a saved error, {o.ename}: run it again with docs/run_nbs.py")
+        data = {k: v if isinstance(v, dict) else joined(v) for k, v in o.data.items()}
+        if VIEW in data and not self.readme:
+            return f'<div class="nbout"><script type="{VIEW}">{json.dumps(data[VIEW])}</script></div>\n'
+        if "text/html" in data and not self.readme: return self.html(data["text/html"])
+        for mime in MEDIA:
+            if mime in data:
+                raw = data[mime]
+                return f"![output]({self.add(raw.encode() if mime.endswith('xml') else base64.b64decode(raw), MEDIA[mime])})\n"
+        if "text/markdown" in data: return data["text/markdown"] + "\n"
+        if "text/latex" in data: return data["text/latex"] + "\n"
+        return fence(data["text/plain"], "text") if "text/plain" in data else ""
+
+    def html(self, html):
+        "`html` as one block, its embedded pictures and clips moved to files"
+        def to_file(m):
+            if m[2] not in MEDIA: return m[0]
+            return f'src="{self.add(base64.b64decode(m[3]), MEDIA[m[2]])}"'
+        return f'<div class="nbout">\n{DATA_URI.sub(to_file, html).strip()}\n</div>\n'
+
+    def add(self, raw, ext):
+        "Keep `raw` as a file beside the page; its name is returned"
+        name = f"{page(self.fn)}_files/out_{len(self.files):02d}.{ext}"
+        self.files[name] = raw
+        return name
+
+    def relink(self, text):
+        "`text` with relative links, outside code, pointed at pages, copied pictures or the repository"
+        if self.readme: return text
+        return "".join(s if i % 2 else LINK.sub(self.target, s) for i, s in enumerate(CODE.split(text)))
+
+    def target(self, m):
+        path, anchor = unquote(m[2]), (m[3] or "").lower()
+        if not m[1].startswith("](") and not path.strip("./"): return m[0]
+        fn = (self.fn.parent / path).resolve()
+        if not fn.is_relative_to(ROOT) or not fn.exists():
+            raise DocsError(f"{self.fn.name} links to {path}, which does not exist")
+        rel = fn.relative_to(ROOT).as_posix()
+        if fn.suffix == ".ipynb":
+            # a link written in HTML is not rewritten by the site builder
+            return m[1] + page(fn) + (".md" if m[1] == "](" else ".html") + anchor
+        if fn.suffix.lstrip(".") in MEDIA.values():
+            self.files[rel] = fn.read_bytes()
+            return m[1] + rel
+        return m[1] + BLOB_URL + rel + anchor
+
+    def for_readme(self, text):
+        "Links of symbols lead to the notebooks, which need no published site"
+        fns = {page(f): f"nbs/{f.name}" for f in notebooks()}
+        text = re.sub(re.escape(DOC_URL) + r"([\w/.-]*?)\.html(#[\w.]+)?", lambda m: fns.get(m[1], m[0]), text)
+        return f"<!-- Made from index.ipynb by docs/nbdocs.py: do not edit. -->\n\n{SOURCE_LINK.sub('', text)}"
+
+    def for_site(self, text, state):
+        text = SOURCE_LINK.sub("{.nbsrc}", text).replace("#LNone", "")
+        # nbdev's links of symbols are in lower case, so the headings get such ids
+        text = re.sub(r"(\{\.nbsrc\}\n\n#+ )(\S+)\n", lambda m: f"{m[1]}{m[2]} {{#{m[2].lower()}}}\n", text)
+        text = re.sub(re.escape(DOC_URL) + r"([\w/.-]*?)\.html", r"\1.md", text)
+        if state and VIEW in text:
+            text += f'\n<script type="{STATE}">{json.dumps(state)}</script>\n'.replace("</", "<\\/").replace("<\\/script>\n", "</script>\n")
+            text += '<script src="assets/embed.js"></script>\n'
+        return text
+
+
+# --- the built site
+
+class Links(HTMLParser):
+    "Every id of a page, and every address that it links to or loads"
+    def __init__(self, fn):
+        super().__init__()
+        self.ids, self.links, self.loads = set(), [], []
+        self.feed(fn.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids |= {attrs[k] for k in ("id", "name") if attrs.get(k)}
+        if src := attrs.get("src"): self.loads.append(src)
+        if href := attrs.get("href"):
+            loads = tag == "link" and not {"canonical", "prev", "next", "alternate"} & set((attrs.get("rel") or "").split())
+            (self.loads if loads else self.links).append(href)
+
+
+def check_site(site):
+    "Raise `DocsError` where a page of `site` has a broken link or loads something from another host"
+    pages = {fn: Links(fn) for fn in site.rglob("*.html")}
+    bad = []
+    for fn, p in pages.items():
+        where = fn.relative_to(site)
+        bad += [f"{where} loads {u[:80]}" for u in p.loads if re.match(r"(https?:)?//", u)]
+        for url in p.links + p.loads:
+            u = urlsplit(url)
+            if u.scheme or u.netloc or fn.name == "404.html": continue
+            to = (fn.parent / unquote(u.path)).resolve() if u.path else fn
+            if to.is_dir(): to = to / "index.html"
+            if not to.exists(): bad.append(f"{where} links to {url[:80]}, which does not exist")
+            elif u.fragment and to in pages and unquote(u.fragment) not in pages[to].ids | {"__top", "__tabbed"}:
+                bad.append(f"{where} links to {url[:80]}, which has no such heading")
+    if bad: raise DocsError("\n".join(dict.fromkeys(bad)))
+
+
+def land(text, ids):
+    "`text` with each link of a symbol on a heading that exists: `Class.method` may only have its class's"
+    def retarget(m):
+        name, _, symbol = m[2].partition("#")
+        if name not in ids or not symbol: return m[0]
+        found = [s for s in (symbol, symbol.split(".")[0]) if s in ids[name]]
+        return f"[{m[1]}]({name}{'#' + found[0] if found else ''})"
+    return SYMBOL.sub(retarget, text)
+
+
+def write(folder, files):
+    for name, raw in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(raw)
+
+
+def readme(check):
+    "Write README.md and its pictures, or with `check` say what is out of date"
+    home = Page(ROOT / "index.ipynb", readme=True)
+    files = {"README.md": home.text.encode(), **home.files}
+    stale = [n for n, raw in files.items() if not (ROOT / n).exists() or (ROOT / n).read_bytes() != raw]
+    folder = ROOT / "index_files"
+    extra = [f for f in folder.glob("*") if f.relative_to(ROOT).as_posix() not in files]
+    if check:
+        names = stale + [f.relative_to(ROOT).as_posix() for f in extra]
+        if names: raise DocsError(f"out of date: {', '.join(names)}; run: python docs/nbdocs.py readme")
+        return
+    for f in extra: f.unlink()
+    write(ROOT, files)
+
+
+def site():
+    "Build the site in _site/site"
+    work = ROOT / "_site"
+    shutil.rmtree(work, ignore_errors=True)
+    fns = [ROOT / "index.ipynb", *notebooks()]
+    pages = {fn: Page(fn) for fn in fns}
+    ids = {f"{page(fn)}.md": set(HEADING_ID.findall(p.text)) for fn, p in pages.items()}
+    for fn, p in pages.items(): write(work / "docs", {**p.files, f"{page(fn)}.md": land(p.text, ids).encode()})
+    shutil.copytree(HERE / "assets", work / "docs/assets")
+    conf = yaml.safe_load((HERE / "mkdocs.yml").read_text(encoding="utf-8"))
+    conf["nav"] = navigation({fn: p.title for fn, p in pages.items() if fn != fns[0]})
+    (work / "mkdocs.yml").write_text(yaml.safe_dump(conf, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    done = subprocess.run([sys.executable, "-m", "zensical", "build", "-f", "mkdocs.yml", "--strict"], cwd=work,
+                          capture_output=True, text=True)
+    if done.returncode:
+        said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr.split("Traceback")[0])
+        raise DocsError(f"zensical stopped:\n{said.strip()}")
+    check_site(work / "site")
+    print(f"{len(pages)} pages in _site/site")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["readme", "site"])
+    parser.add_argument("--check", action="store_true", help="with readme: write nothing")
+    args = parser.parse_args()
+    try: readme(args.check) if args.what == "readme" else site()
+    except DocsError as e: sys.exit(str(e))
+
+
+if __name__ == "__main__": main()
