@@ -37,7 +37,7 @@ class ResBlock(nn.Module):
     ) -> Tensor:  # (b, d, h, w)
         return x + self.b(F.silu(self.a(F.silu(x))))
 
-# %% ../../nbs/14_vae.ipynb #ad2656cc
+# %% ../../nbs/14_vae.ipynb #40a91cbb
 class TinyVAE(nn.Module):
     "Per-frame KL-VAE, 4 times down; `encode` and `decode` speak normalised latents"
     def __init__(self,
@@ -45,7 +45,7 @@ class TinyVAE(nn.Module):
     ):
         super().__init__()
         self.config, d, c = config, config.width, config.channels
-        self.down = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, d, 1), ResBlock(d), nn.SiLU(), nn.Conv2d(d, 2*c, 1))
+        self.down = nn.Conv2d(3, 2*c, 4, stride=4)
         self.up = nn.Sequential(nn.Conv2d(c, d, 3, padding=1), ResBlock(d), nn.SiLU(), nn.Conv2d(d, 2*d, 1), nn.PixelShuffle(2),
                                 nn.SiLU(), nn.Conv2d(d//2, 12, 3, padding=1), nn.PixelShuffle(2))
         self.register_buffer('mean', torch.zeros(c)); self.register_buffer('std', torch.ones(c))

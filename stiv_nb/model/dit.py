@@ -140,10 +140,10 @@ def reset_parameters(self:DiT):
     if self.config.positions != 'rope': zero += [m for m in (self.patch_position, self.frame_position) if m is not None]
     for m in zero: nn.init.zeros_(m.weight)
 
-# %% ../../nbs/36_dit.ipynb #71c7be2e
+# %% ../../nbs/36_dit.ipynb #9e184b92
 _vae, _clip_l, _big_g = dict(channels=8), dict(text_width=768), dict(text_width=1280)
 MODELS = dict(
-    toy = ModelConfig(width=128, depth=6,  heads=4,  text_width=64, positions='both', **_vae),
+    toy = ModelConfig(width=128, depth=4,  heads=4,  text_width=64, positions='both', **_vae),
     s   = ModelConfig(width=384, depth=8,  heads=6,  **_vae, **_clip_l),
     b   = ModelConfig(width=768, depth=9,  heads=12, **_vae, **_clip_l),
     xl  = ModelConfig(width=1152, depth=28, heads=18, **_vae, **_big_g),

@@ -57,14 +57,14 @@ def check_number(
         raise ValueError(f"{name}={value!r} must be {kind} from {low:g} to {high:g}")
     return int(value) if whole else float(value)
 
-# %% ../../nbs/53_pipeline.ipynb #a83b83fd
+# %% ../../nbs/53_pipeline.ipynb #0bbc2ba3
 def check_prompts(
     prompts:list, # what the caller gave
 ) -> list[str]:   # the same
     "Prompts that are text and not empty; words and length are the text encoder's business"
     for p in prompts:
         if not isinstance(p, str): raise ValueError(f"the prompt is {type(p).__name__}, not text")
-        if not p.strip(): raise ValueError('the prompt is empty; say what to draw, such as "a red circle moving left"')
+        if not any(c.isalnum() for c in p): raise ValueError(f'the prompt {p[:20]!r} is empty: no letter in it; say what to draw, such as "a red circle moving left"')
     return prompts
 
 # %% ../../nbs/53_pipeline.ipynb #79b67585

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['TIME', 'NOISE', 'DROP_TEXT', 'DROP_IMAGE', 'PATCHES', 'FRAME', 'training_loss', 'Bar', 'LivePlot', 'start_model',
-           'open_data', 'write_aside', 'Run', 'Trainer', 'train']
+           'open_data', 'write_aside', 'can_compile', 'Run', 'Trainer', 'train']
 
-# %% ../../nbs/63_loop.ipynb #c3d551b5
+# %% ../../nbs/63_loop.ipynb #58c8034a
 import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -129,6 +130,13 @@ def write_aside(
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
+# %% ../../nbs/63_loop.ipynb #fcf0424e
+def can_compile(
+    device:torch.device, # where the model runs
+) -> bool:               # whether `torch.compile` has what it needs there
+    "On a CPU `torch.compile` needs a C++ compiler; without one the model runs as it is"
+    return device.type == 'cuda' or (device.type == 'cpu' and any(map(shutil.which, ('g++', 'clang++', 'c++', 'cl'))))
+
 # %% ../../nbs/63_loop.ipynb #cf0d5be2
 @dataclass
 class Run:
@@ -142,7 +150,7 @@ class Run:
     @property
     def loss(self): return self.metrics[-1]['loss'] if self.metrics else math.nan
 
-# %% ../../nbs/63_loop.ipynb #48c9fe58
+# %% ../../nbs/63_loop.ipynb #ee2d5cd1
 class Trainer:
     "State of one training run: model, optimiser, EMA, step"
     def __init__(self,
@@ -156,9 +164,8 @@ class Trainer:
         self.recipe, self.vae, self.text, self.data = recipe, vae, text, data
         self.device = torch.device(device) if device else best_device()
         self.model = start_model(recipe, start).to(self.device).train()
-        self.compiled = self.model
-        if recipe.run.compile:
-            for block in [*self.model.blocks, *self.model.extra_blocks]: block.compile(dynamic=True)
+        if recipe.run.compile and can_compile(self.device):
+            for block in [*self.model.blocks, *self.model.extra_blocks]: block.compile()
         o = recipe.optim
         self.optim, self.ema = AdaFactor(self.model.parameters(), o.lr, o.beta1, o.beta2), EMA(self.model, o.ema)
         self.null, self.step = Text(*(x.to(self.device) for x in data.null)), 0

@@ -36,11 +36,11 @@ class DataConfig:
         for k, low in dict(size=8, n_frames=1, stride=1, n_clips=1, image_every=0).items():
             if getattr(self, k) < low: raise ValueError(f"data.{k}={getattr(self, k)} must be at least {low}")
 
-# %% ../../nbs/60_recipe.ipynb #1914e710
+# %% ../../nbs/60_recipe.ipynb #1586d21a
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
     "Where codec and text encoder come from"
-    folder:str|None = None # a pipeline folder whose codec and text encoder are used; None: train them
+    folder:str|None = None # a pipeline folder whose codec and text encoder are used; None: those of run.start, or new ones
     vae_steps:int = 4500   # steps of the VAE's training
     text_steps:int = 300   # steps of the text encoder's training
 
@@ -55,7 +55,7 @@ class FlowConfig:
         if self.times not in TIMES: raise ValueError(f"flow.times={self.times!r} is not one of {', '.join(TIMES)}")
         if not 0 < self.shift < 1e3: raise ValueError(f"flow.shift={self.shift} must lie between 0 and 1000")
 
-# %% ../../nbs/60_recipe.ipynb #d4a1b20f
+# %% ../../nbs/60_recipe.ipynb #5cf85e7e
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     "AdaFactor and its company (STIV App. B)"
@@ -70,7 +70,7 @@ class OptimConfig:
     def __post_init__(self):
         for k in ('beta1', 'beta2', 'ema'):
             if not 0 <= getattr(self, k) < 1: raise ValueError(f"optim.{k}={getattr(self, k)} must lie in [0, 1)")
-        if self.lr <= 0 or self.clip <= 0: raise ValueError(f"optim.lr={self.lr} and optim.clip={self.clip} must be positive")
+        if not 0 < self.lr < 10 or not self.clip > 0: raise ValueError(f"optim.lr={self.lr} must lie between 0 and 10, optim.clip={self.clip} must be positive")
 
 # %% ../../nbs/60_recipe.ipynb #efa62c72
 @dataclass(frozen=True, kw_only=True)
@@ -156,13 +156,16 @@ def from_yaml(
     flat = {f'{p}__{k}': x for p, v in parts.items() if p != 'model' for k, x in v.items()}
     return change(base, **dict(dict(condition__task='ti2v', optim__warmup=OptimConfig().warmup), **flat))
 
-# %% ../../nbs/60_recipe.ipynb #413bc6b0
+# %% ../../nbs/60_recipe.ipynb #425172b3
 _t2i = Recipe(model=replace(MODELS['toy'], temporal=False, temporal_patch=1),
-    data=DataConfig(n_frames=8, image_every=1), condition=ConditionConfig(task='t2v'), flow=FlowConfig(shift=5.),
-    optim=OptimConfig(lr=2e-3, warmup=50, ema=.995), run=RunConfig(name='demo-t2i', n_steps=600, batch=64, p_drop_patches=0.))
-_t2v = replace(change(_t2i, data__image_every=10, run__name='demo-t2v', run__n_steps=1000, run__batch=32), model=MODELS['toy'])
-_stiv = change(_t2v, condition__task='ti2v', condition__p_drop_image=.5, optim__cooldown=400, run__name='demo-stiv', run__n_steps=1600)
-RECIPES = {r.run.name: r for r in (_t2i, _t2v, _stiv)}
+    data=DataConfig(n_clips=24_000, image_every=1), condition=ConditionConfig(task='t2v'), flow=FlowConfig(shift=4.),
+    optim=OptimConfig(lr=3e-3, warmup=100, ema=.998), run=RunConfig(name='toy-t2i', n_steps=2500, batch=64, p_drop_patches=0., compile=True))
+_t2v = replace(change(_t2i, data__image_every=10, optim__lr=2e-3, run__name='toy-t2v', run__n_steps=1500, run__batch=32), model=MODELS['toy'])
+_stiv = change(_t2v, condition__task='ti2v', condition__p_drop_image=.5, optim__cooldown=1500, run__name='toy-stiv', run__n_steps=4500)
+_short = dict(data__n_clips=8000, optim__ema=.99, optim__warmup=50)
+_demo = [change(_t2i, **_short, run__name='demo-t2i', run__n_steps=900), change(_t2v, **_short, run__name='demo-t2v', run__n_steps=300),
+         change(_stiv, **_short, run__name='demo-stiv', run__n_steps=900, optim__cooldown=450)]
+RECIPES = {r.run.name: r for r in (*_demo, _t2i, _t2v, _stiv)}
 
 # %% ../../nbs/60_recipe.ipynb #2386c48f
 def differences(
