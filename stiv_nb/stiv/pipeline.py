@@ -6,7 +6,7 @@
 __all__ = ['SHIPPED', 'Defaults', 'best_device', 'check_number', 'check_prompts', 'place_images', 'Pipeline', 'save_pipeline',
            'load_pipeline', 'load']
 
-# %% ../../nbs/53_pipeline.ipynb #0c23641f
+# %% ../../nbs/53_pipeline.ipynb #bb2ec99d
 import json
 import math
 import os
@@ -15,7 +15,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import torch
-from torch import Tensor, nn
+from fastcore.basics import patch
+from torch import Tensor
 from ..codec.text import TextConfig, TinyText
 from ..codec.vae import TinyVAE, VAEConfig
 from ..data.video import Video, from_uint8, read_image, to_uint8
@@ -57,11 +58,12 @@ def check_number(
         raise ValueError(f"{name}={value!r} must be {kind} from {low:g} to {high:g}")
     return int(value) if whole else float(value)
 
-# %% ../../nbs/53_pipeline.ipynb #0bbc2ba3
+# %% ../../nbs/53_pipeline.ipynb #d0377bee
 def check_prompts(
     prompts:list, # what the caller gave
 ) -> list[str]:   # the same
     "Prompts that are text and not empty; words and length are the text encoder's business"
+    if not prompts: raise ValueError('the list of prompts is empty')
     for p in prompts:
         if not isinstance(p, str): raise ValueError(f"the prompt is {type(p).__name__}, not text")
         if not any(c.isalnum() for c in p): raise ValueError(f'the prompt {p[:20]!r} is empty: no letter in it; say what to draw, such as "a red circle moving left"')
@@ -87,7 +89,7 @@ def place_images(
     if mask.all(): raise ValueError(f"all {n_frames} frames are given: nothing is left to draw")
     return pixels, mask
 
-# %% ../../nbs/53_pipeline.ipynb #9c1b62ed
+# %% ../../nbs/53_pipeline.ipynb #531d8b68
 class Pipeline:
     "Codec, text encoder, model and defaults: a checkpoint ready to sample"
     def __init__(self,
@@ -109,51 +111,47 @@ class Pipeline:
         "Captions as the model reads them"
         return Text(*self.text.encode(captions))
 
-    @torch.no_grad()
-    def __call__(self,
-        prompt,               # text, or a list of texts
-        image=None,           # first frame: path, PIL image, array or uint8 tensor (3, H, W); a list for a list of prompts
-        given=None,           # dict frame index -> image
-        n_frames=None,        # 1 draws a picture; None: the checkpoint's own number
-        size=None,            # pixels; None: the checkpoint's own size
-        stride=None,          # source frames per step; None: the checkpoint's own
-        guidance=None,        # scale; 1 is none; None: the checkpoint's own
-        mode='jit',           # "jit", "sit" or "none"
-        guidance_image=None,  # image scale of "sit"
-        renorm=True,          # CFG-Renorm
-        steps=None,           # solver steps; None: the checkpoint's own
-        seed=0,               # of the noise; clip i of a list has its own
-        progress=True,        # a bar while it samples
-        solver='euler',       # "euler" or "heun"
-    ):                        # a `Video`, or a list of them for a list of prompts
-        "Draws videos of the prompts, around the given frames"
-        d, many = self.defaults, isinstance(prompt, (list, tuple))
-        prompts, step = check_prompts(list(prompt) if many else [prompt]), self.vae.factor * self.model.config.patch
-        if not prompts: raise ValueError("the list of prompts is empty")
-        f = check_number('n_frames', d.n_frames if n_frames is None else n_frames, 1, d.max_frames, whole=True)
-        size = check_number('size', d.size if size is None else size, step, 64*step, whole=True)
-        if size % step: raise ValueError(f"size={size} must be a multiple of {step}")
-        n_steps = check_number('steps', d.steps if steps is None else steps, 1, 1000, whole=True)
-        stride = check_number('stride', d.stride if stride is None else stride, 1, 1000, whole=True)
-        scale = check_number('guidance', d.guidance if guidance is None else guidance, 0, 100)
-        scale_image = check_number('guidance_image', d.guidance_image if guidance_image is None else guidance_image, 0, 100)
-        seed = check_number('seed', seed, 0, 2**62, whole=True)
-        if mode not in MODES: raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
-        pixels, mask = place_images(image, given, len(prompts), f, size)
-        z1, mask = self.vae.encode(pixels.to(self.device)), mask.to(self.device)
-        micro = torch.tensor([[size, size, 0, 0, stride, f]]*len(prompts), device=self.device).float()
-        velocity = guided_velocity(self.model, self.encode_text(prompts), self.encode_text(['']), micro, z1, mask, mode, scale, scale_image, renorm)
-        noise = slot_normal(seed, 0, torch.arange(len(prompts)), 0, z1.shape[1:]).to(self.device)
-        clips = self.vae.decode(sample(velocity, noise, z1, mask, n_steps, d.shift, solver, _bar(progress))).cpu()
-        clips = torch.where(mask.cpu()[:, :, None, None, None], pixels, clips)   # a given frame comes back as it was given, not through the codec
-        videos = [Video(to_uint8(c), fps=d.fps) for c in clips]
-        return videos if many else videos[0]
-
+# %% ../../nbs/53_pipeline.ipynb #1fad7d25
 def _bar(progress:bool):
     "A progress bar for the solver's steps, or nothing"
     if not progress: return lambda steps: steps
     from tqdm.auto import tqdm
     return lambda steps: tqdm(steps, desc='sampling', leave=False)
+
+@patch
+@torch.no_grad()
+def __call__(self:Pipeline,
+    prompt,               # text, or a list of texts
+    image=None,           # first frame: path, PIL image, array or uint8 tensor (3, H, W); a list for a list of prompts
+    given=None,           # dict frame index -> image
+    n_frames=None,        # 1 draws a picture; None: the checkpoint's own number
+    size=None,            # pixels; None: the checkpoint's own size
+    stride=None,          # source frames per step; None: the checkpoint's own
+    guidance=None,        # scale; 1 is none; None: the checkpoint's own
+    mode='jit',           # "jit", "sit" or "none"
+    guidance_image=None,  # image scale of "sit"
+    renorm=True,          # CFG-Renorm
+    steps=None,           # solver steps; None: the checkpoint's own
+    seed=0,               # of the noise; clip i of a list has its own
+    progress=True,        # a bar while it samples
+    solver='euler',       # "euler" or "heun"
+):                        # a `Video`, or a list of them for a list of prompts
+    "Draws videos of the prompts, around the given frames"
+    many, patch_size = isinstance(prompt, (list, tuple)), self.vae.factor * self.model.config.patch
+    prompts, d = check_prompts(list(prompt) if many else [prompt]), self.defaults
+    own = lambda name, value, *range_, whole=True: check_number(name, getattr(d, name, None) if value is None else value, *range_, whole=whole)
+    f, size, n_steps, stride = own('n_frames', n_frames, 1, d.max_frames), own('size', size, patch_size, 64*patch_size), own('steps', steps, 1, 1000), own('stride', stride, 1, 1000)
+    scale, scale_image, seed = own('guidance', guidance, 0, 100, whole=False), own('guidance_image', guidance_image, 0, 100, whole=False), own('seed', seed, 0, 2**62)
+    if size % patch_size: raise ValueError(f"size={size} must be a multiple of {patch_size}")
+    pixels, mask = place_images(image, given, len(prompts), f, size)
+    z1, mask = self.vae.encode(pixels.to(self.device)), mask.to(self.device)
+    micro = torch.tensor([[size, size, 0, 0, stride, f]]*len(prompts), device=self.device).float()
+    velocity = guided_velocity(self.model, self.encode_text(prompts), self.encode_text(['']), micro, z1, mask, mode, scale, scale_image, renorm)
+    noise = slot_normal(seed, 0, torch.arange(len(prompts)), 0, z1.shape[1:]).to(self.device)
+    clips = self.vae.decode(sample(velocity, noise, z1, mask, n_steps, d.shift, solver, _bar(progress))).cpu()
+    clips = torch.where(mask.cpu()[:, :, None, None, None], pixels, clips)   # a given frame comes back as it was given, not through the codec
+    videos = [Video(to_uint8(c), fps=d.fps) for c in clips]
+    return videos if many else videos[0]
 
 # %% ../../nbs/53_pipeline.ipynb #98a55766
 _FILES = ('config.json', 'model.safetensors')
@@ -204,9 +202,6 @@ def load_pipeline(
     pipe = Pipeline(**parts, defaults=defaults, device=device)
     pipe.notes = config['notes']
     return pipe
-
-# %% ../../nbs/53_pipeline.ipynb #3ac6e149
-from fastcore.basics import patch
 
 # %% ../../nbs/53_pipeline.ipynb #f4956d73
 @patch
