@@ -1,4 +1,4 @@
-# `make setup` once, `make demo` to see a clip, `make test` before you push; `make help` lists the rest.
+# `make setup` once, `make demo` for the main job, `make test` before you push; `make help` lists the rest.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -17,7 +17,7 @@ $(STAMP): settings.ini setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup ## sample a few clips with the shipped checkpoint
+demo: setup ## train everything from nothing (a quarter of an hour), judge it, write a report
 	$(BIN)/stiv demo
 
 test: setup ## everything that CI checks, one line per step

@@ -93,13 +93,14 @@ def vae_loss(
     divergence = (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
     return F.mse_loss(out, frames) + F.l1_loss(out, frames) + kl*divergence
 
-# %% ../../nbs/14_vae.ipynb #e8af5234
+# %% ../../nbs/14_vae.ipynb #fef02e50
 def train_vae(
     world,                  # with `batch(indices)`, such as a `ShapeWorld`
     config:VAEConfig=VAEConfig(), # shape of the codec
     n_steps:int=4500,       # optimiser steps
     batch:int=4,            # clips per step; two frames of each are used
     lr:float=4e-3,          # at the start; falls linearly to 0
+    kl:float=1e-4,          # weight of the KL term
     seed:int=0,             # of weights, noise and order
     report=None,            # called as report(step, n_steps, loss=…) after each step
 ) -> TinyVAE:               # in eval mode, latent statistics stored
@@ -112,7 +113,7 @@ def train_vae(
         f = clips.shape[1]
         frames = clips[:, [step % f, (step + f//2) % f]].flatten(0, 1)
         noise = torch.randn(len(frames), config.channels, frames.shape[-2]//4, frames.shape[-1]//4, generator=g)
-        loss = vae_loss(vae, frames, noise)
+        loss = vae_loss(vae, frames, noise, kl)
         for group in opt.param_groups: group['lr'] = lr * min(1, (step + 1)/100) * (1 - step/n_steps)
         opt.zero_grad(); loss.backward(); opt.step()
         if report: report(step + 1, n_steps, loss=loss.item())

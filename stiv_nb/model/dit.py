@@ -16,7 +16,7 @@ from .maskdit import put_back, take
 from .rope import axis_positions, grid_positions, rope_2d, rope_angles
 from .singleton import Singleton, sinusoid, stateless_norm
 
-# %% ../../nbs/36_dit.ipynb #d85a8429
+# %% ../../nbs/36_dit.ipynb #d81c81a4
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     "Everything that decides the shape of a `DiT`"
@@ -32,15 +32,16 @@ class ModelConfig:
     qk_norm:bool = True           # RMSNorm on queries and keys
     gain:str = 'learned'          # of temporal and cross-attention: "learned" (ours) or "one" (paper)
     positions:str = 'rope'        # "rope" (paper), "absolute" (PixArt-α), "both" (ours, for small models)
-    rope_frames:int|None = None   # temporal patches that RoPE squeezes longer clips into; None: extrapolate
-    rope_patches:int|None = None  # rows and columns that RoPE squeezes larger frames into; None: extrapolate
+    rope_frames:int|None = None   # temporal patches that positions of longer clips are squeezed into; None: extrapolate
+    rope_patches:int|None = None  # rows and columns that positions of larger frames are squeezed into; None: extrapolate
 
     def __post_init__(self):
+        for k in ('width', 'heads', 'depth', 'channels', 'text_width', 'patch', 'temporal_patch'):
+            if getattr(self, k) < 1: raise ValueError(f"{k}={getattr(self, k)} must be at least 1")
+        if self.extra < 0: raise ValueError(f"extra={self.extra} must be at least 0")
         if self.width % self.heads or (self.width//self.heads) % 4: raise ValueError(f"width {self.width} over {self.heads} heads must give a head width divisible by 4")
         if self.gain not in ('learned', 'one'): raise ValueError(f"gain {self.gain!r} is not 'learned' or 'one'")
         if self.positions not in ('rope', 'absolute', 'both'): raise ValueError(f"positions {self.positions!r} is not 'rope', 'absolute' or 'both'")
-        for k in ('depth', 'channels', 'text_width', 'patch', 'temporal_patch'):
-            if getattr(self, k) < 1: raise ValueError(f"{k}={getattr(self, k)} must be at least 1")
 
     @property
     def token_width(self): return self.channels * self.temporal_patch * self.patch**2
@@ -97,7 +98,18 @@ class DiT(nn.Module):
 # %% ../../nbs/36_dit.ipynb #3ac6e149
 from fastcore.basics import patch
 
-# %% ../../nbs/36_dit.ipynb #b1e9cf09
+# %% ../../nbs/36_dit.ipynb #6e7c9c60
+@patch
+def grid(self:DiT,
+    h_p:int, # rows of patches
+    w_p:int, # columns of patches
+    device:torch.device, # where the positions shall lie
+) -> Tensor: # (s, 2) row and column of each patch
+    "Positions of the patches, squeezed into the trained range where the config says so"
+    c = self.config
+    return grid_positions(h_p, w_p, device) * (min(1., c.rope_patches / max(h_p, w_p)) if c.rope_patches else 1.)
+
+# %% ../../nbs/36_dit.ipynb #f508a090
 @patch
 def rope(self:DiT,
     f:int,   # temporal patches
@@ -108,11 +120,10 @@ def rope(self:DiT,
     "Angles of the clip's grid, squeezed into the trained range where the config says so"
     c = self.config
     if c.positions == 'absolute': return None, None
-    scale = min(1., c.rope_patches / max(h_p, w_p)) if c.rope_patches else 1.
-    space = rope_2d(grid_positions(h_p, w_p, device) * scale, c.head_width)
+    space = rope_2d(self.grid(h_p, w_p, device), c.head_width)
     return space[:, None], rope_angles(axis_positions(f, c.rope_frames, device), c.head_width)[:, None, None]
 
-# %% ../../nbs/36_dit.ipynb #d188428f
+# %% ../../nbs/36_dit.ipynb #abb7e11c
 @patch
 def absolute(self:DiT,
     f:int,    # temporal patches
@@ -123,9 +134,9 @@ def absolute(self:DiT,
     "Sinusoids of row, column and frame through learned matrices that start at zero"
     c = self.config
     if c.positions == 'rope': return 0.
-    e = sinusoid(grid_positions(h_p, w_p, x.device), c.width).flatten(-2)
+    e = sinusoid(self.grid(h_p, w_p, x.device), c.width).flatten(-2)
     where = self.patch_position(e.to(x.dtype))[None]
-    return where if self.frame_position is None else where + self.frame_position(sinusoid(axis_positions(f, device=x.device), c.width).to(x.dtype))[:, None]
+    return where if self.frame_position is None else where + self.frame_position(sinusoid(axis_positions(f, c.rope_frames, x.device), c.width).to(x.dtype))[:, None]
 
 # %% ../../nbs/36_dit.ipynb #7f1a94ee
 @patch

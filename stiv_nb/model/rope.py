@@ -9,11 +9,11 @@ __all__ = ['rope_angles', 'apply_rope', 'grid_positions', 'rope_2d', 'axis_posit
 import torch
 from torch import Tensor
 
-# %% ../../nbs/32_rope.ipynb #c06d1f6e
+# %% ../../nbs/32_rope.ipynb #107646f7
 def rope_angles(
     pos:Tensor,         # (…,) position along one axis, in patches or latent frames; fractions allowed
     e:int,              # head width given to this axis, even
-    base:float=10_000., # the slowest pair turns once in about 2*pi*base positions
+    base:float=10_000., # the slowest pair turns once in 2*pi*base**((e-2)/e) positions
 ) -> Tensor:            # (…, e/2) radians, float32
     "How far each pair of channels is turned at each position (Su et al. 2021)"
     if e % 2: raise ValueError(f"e={e} must be even: RoPE turns channels in pairs")

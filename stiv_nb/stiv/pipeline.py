@@ -69,7 +69,7 @@ def check_prompts(
         if not any(c.isalnum() for c in p): raise ValueError(f'the prompt {p[:20]!r} is empty: no letter in it; say what to draw, such as "a red circle moving left"')
     return prompts
 
-# %% ../../nbs/53_pipeline.ipynb #79b67585
+# %% ../../nbs/53_pipeline.ipynb #e662459c
 def place_images(
     image,         # None, an image, or a list of n images
     given,         # None, or a dict frame index -> image
@@ -79,17 +79,17 @@ def place_images(
 ) -> tuple[Tensor, Tensor]: # pixels (n, f, 3, size, size) in [-1, 1], and given (n, f) bool
     "Pictures in their frames; `image` is short for `given={0: image}`"
     if image is not None and given and 0 in given: raise ValueError("frame 0 is given twice: by image and by given")
-    if isinstance(image, list) and len(image) != n: raise ValueError(f"{len(image)} images for {n} prompts: give one each")
     pixels, mask = torch.zeros(n, n_frames, 3, size, size), torch.zeros(n, n_frames, dtype=torch.bool)
     where = dict(given or {}) | ({} if image is None else {0: image})
     for i, picture in where.items():
         if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < n_frames: raise ValueError(f"frame {i!r} is given, but the clip has frames 0 to {n_frames - 1}")
-        each = picture if isinstance(picture, list) else [picture]*n
+        each = picture if isinstance(picture, (list, tuple)) else [picture]*n
+        if len(each) != n: raise ValueError(f"frame {i}: {len(each)} images for {n} prompts: give one each")
         pixels[:, i], mask[:, i] = torch.stack([from_uint8(read_image(p, size)) for p in each]), True
     if mask.all(): raise ValueError(f"all {n_frames} frames are given: nothing is left to draw")
     return pixels, mask
 
-# %% ../../nbs/53_pipeline.ipynb #531d8b68
+# %% ../../nbs/53_pipeline.ipynb #d976882b
 class Pipeline:
     "Codec, text encoder, model and defaults: a checkpoint ready to sample"
     def __init__(self,
@@ -103,7 +103,7 @@ class Pipeline:
         if model.config.text_width != text.width: raise ValueError(f"the model reads text of width {model.config.text_width}, the text encoder makes {text.width}")
         self.device = torch.device(device) if device else best_device()
         self.model, self.vae, self.text = (m.to(self.device).eval() for m in (model, vae, text))
-        self.defaults = defaults
+        self.defaults, self.notes = defaults, {}
 
     def encode_text(self,
         captions:list[str], # b captions; "" is the dropped one
@@ -153,14 +153,24 @@ def __call__(self:Pipeline,
     videos = [Video(to_uint8(c), fps=d.fps) for c in clips]
     return videos if many else videos[0]
 
-# %% ../../nbs/53_pipeline.ipynb #98a55766
+# %% ../../nbs/53_pipeline.ipynb #087acaee
 _FILES = ('config.json', 'model.safetensors')
+
+def _swap(new:Path, folder:Path):
+    "Puts `new` in the place of `folder`; whatever fails, one of the two is there"
+    old = new.with_name(new.name + '-old')
+    if folder.exists(): os.replace(folder, old)
+    try: os.replace(new, folder)
+    except OSError:
+        if old.exists(): os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 def save_pipeline(
     pipe:Pipeline,      # any
     folder,             # where; an older checkpoint there is replaced
     dtype=None,         # of the stored model weights, such as torch.float16; None: as they are
-    notes:dict|None=None, # JSON-able facts to keep, such as the recipe that made it
+    notes:dict|None=None, # JSON-able facts to keep, such as the recipe that made it; None: those it came with
 ) -> Path:              # the folder
     "A folder of safetensors and JSON"
     from safetensors.torch import save_file
@@ -169,18 +179,17 @@ def save_pipeline(
     if folder.exists() and (not folder.is_dir() or any(p.name not in _FILES for p in folder.iterdir())): raise ValueError(f"{folder} holds other things than a checkpoint; name another folder")
     parts = dict(model=pipe.model, vae=pipe.vae, text=pipe.text)
     weights = {f'{name}.{k}': v.detach().cpu().to(dtype if dtype and name == 'model' else v.dtype).contiguous() for name, m in parts.items() for k, v in m.state_dict().items()}
-    config = dict(format='stiv_nb', version=1, defaults=asdict(pipe.defaults), notes=notes or {}, **{k: asdict(m.config) for k, m in parts.items()})
+    config = dict(format='stiv_nb', version=1, defaults=asdict(pipe.defaults), notes=pipe.notes if notes is None else notes, **{k: asdict(m.config) for k, m in parts.items()})
     tmp = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
     try:
         save_file(weights, tmp/_FILES[1])
         (tmp/_FILES[0]).write_text(json.dumps(config, indent=1) + '\n')
-        tmp.chmod(0o755)
-        if folder.exists(): shutil.rmtree(folder)
-        os.replace(tmp, folder)
+        tmp.chmod(0o755); (tmp/_FILES[1]).chmod(0o644)   # temporary folders and safetensors are private by default
+        _swap(tmp, folder)
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return folder
 
-# %% ../../nbs/53_pipeline.ipynb #fc1c99ad
+# %% ../../nbs/53_pipeline.ipynb #caeacb84
 def load_pipeline(
     folder,       # written by `save_pipeline`
     device=None,  # None: the best there is
@@ -200,15 +209,15 @@ def load_pipeline(
         for name, m in parts.items(): m.load_state_dict({k[len(name) + 1:]: v.float() for k, v in weights.items() if k.startswith(name + '.')})
     except Exception as e: raise ValueError(f"checkpoint {folder} is damaged or of another version: {str(e).splitlines()[0][:200]}") from None
     pipe = Pipeline(**parts, defaults=defaults, device=device)
-    pipe.notes = config['notes']
+    pipe.notes = config.get('notes', {})
     return pipe
 
-# %% ../../nbs/53_pipeline.ipynb #f4956d73
+# %% ../../nbs/53_pipeline.ipynb #692d4fce
 @patch
 def save(self:Pipeline,
     folder,               # where
     dtype=None,           # of the stored model weights; None: as they are
-    notes:dict|None=None, # JSON-able facts to keep
+    notes:dict|None=None, # JSON-able facts to keep; None: those it came with
 ) -> Path:                # the folder
     "Safetensors and JSON in a folder"
     return save_pipeline(self, folder, dtype, notes)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['demo_recipes', 'Demo', 'run_demo', 'save_demo']
 
-# %% ../../nbs/65_demo.ipynb #72274033
+# %% ../../nbs/65_demo.ipynb #9f45f623
 import json
 import time
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from ..eval.report import machine
 from ..eval.toybench import ceiling, evaluate, table
 from ..stiv.pipeline import Pipeline, load_pipeline
 from .cache import LatentData
-from .loop import Bar, open_data, train
+from .loop import Bar, check_folder_of_run, open_data, train
 from .recipe import RECIPES, change
 
 # %% ../../nbs/65_demo.ipynb #9efe818f
@@ -47,7 +47,7 @@ class Demo:
     benches:list = field(default_factory=list)  # final `Bench`es, the codec's ceiling first
     recipes:list = field(default_factory=list)  # of the three stages
 
-# %% ../../nbs/65_demo.ipynb #b3d7df20
+# %% ../../nbs/65_demo.ipynb #8f0eda07
 class _Parts:
     "Times parts and reports each with a bar"
     def __init__(self, verbose:bool): self.verbose, self.seconds, self.start = verbose, {}, time.time()
@@ -71,6 +71,7 @@ def run_demo(
     family:str='demo',    # "demo", or "toy" for the shipped checkpoint
 ) -> Demo:
     "Trains every part from nothing and judges the result (STIV Fig. 4 at toy size)"
+    for stage in ('T2I', 'T2V', 'STIV') if folder else (): check_folder_of_run(Path(folder)/stage, False)
     part, recipes = _Parts(verbose), [change(r, run__seed=seed) for r in demo_recipes(scale, family)]
     c, full = recipes[0].codec, ShapeWorld(n_objects='any', background='any', camera='any', seed=seed)
     vae, l_vae = part('VAE', lambda report: train_vae(full, n_steps=c.vae_steps, seed=seed, report=report))

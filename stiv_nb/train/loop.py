@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['TIME', 'NOISE', 'DROP_TEXT', 'DROP_IMAGE', 'PATCHES', 'FRAME', 'training_loss', 'Bar', 'LivePlot', 'start_model',
-           'open_data', 'write_aside', 'can_compile', 'Run', 'Trainer', 'train']
+           'open_data', 'write_aside', 'can_compile', 'Run', 'Trainer', 'check_folder_of_run', 'train']
 
-# %% ../../nbs/63_loop.ipynb #58c8034a
+# %% ../../nbs/63_loop.ipynb #2c83512a
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -31,7 +32,7 @@ from .cache import LatentData, sample_order
 from .optim import EMA, AdaFactor, rate_at
 from .recipe import Recipe, differences, from_yaml, to_yaml
 
-# %% ../../nbs/63_loop.ipynb #f65bca0c
+# %% ../../nbs/63_loop.ipynb #4ae185d0
 TIME, NOISE, DROP_TEXT, DROP_IMAGE, PATCHES, FRAME = range(1, 7)   # what a random number of a step is for
 
 def training_loss(
@@ -47,7 +48,7 @@ def training_loss(
     "Mean squared error of the velocity over the frames that were not given (STIV eq. 2, §2.3.1)"
     r, device = recipe.run, z1.device
     u = lambda what, n=None: slot_uniform(r.seed, step, slots, what, n).to(device)
-    t = sample_times(u(TIME), recipe.flow.times, recipe.flow.shift)
+    t = sample_times(slot_uniform(r.seed, step, slots, TIME), recipe.flow.times, recipe.flow.shift).to(device)
     eps = slot_normal(r.seed, step, slots, NOISE, z1.shape[1:]).to(z1)
     given = choose_given(u(DROP_IMAGE), z1.shape[1], recipe.condition)
     text = drop_text(text, null, u(DROP_TEXT) < recipe.condition.p_drop_text)
@@ -95,7 +96,7 @@ class LivePlot:
         else: self.handle.update(fig)
         self.last = time.time()
 
-# %% ../../nbs/63_loop.ipynb #5748b814
+# %% ../../nbs/63_loop.ipynb #d1c0c062
 def start_model(
     recipe:Recipe,          # model and seed are read
     start:Pipeline|None,    # to start from; None: from nothing
@@ -103,7 +104,7 @@ def start_model(
     "The model of step 0: fresh, continued, or inflated from an image model (STIV §2.4)"
     torch.manual_seed(recipe.run.seed)
     if start is None: return DiT(recipe.model)
-    if start.model.config != recipe.model: return inflate(start.model.cpu(), recipe.model)
+    if start.model.config != recipe.model: return inflate(start.model, recipe.model)
     model = DiT(recipe.model)
     model.load_state_dict(start.model.state_dict())
     return model
@@ -130,14 +131,15 @@ def write_aside(
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../../nbs/63_loop.ipynb #fcf0424e
+# %% ../../nbs/63_loop.ipynb #7a651376
 def can_compile(
     device:torch.device, # where the model runs
 ) -> bool:               # whether `torch.compile` has what it needs there
-    "On a CPU `torch.compile` needs a C++ compiler; without one the model runs as it is"
-    return device.type == 'cuda' or (device.type == 'cpu' and any(map(shutil.which, ('g++', 'clang++', 'c++', 'cl'))))
+    "`torch.compile` needs a C++ compiler on a CPU, Triton and a C compiler on CUDA; without them the model runs as it is"
+    if device.type == 'cuda': return importlib.util.find_spec('triton') is not None and any(map(shutil.which, ('gcc', 'clang', 'cc', 'cl')))
+    return device.type == 'cpu' and any(map(shutil.which, ('g++', 'clang++', 'c++', 'cl')))
 
-# %% ../../nbs/63_loop.ipynb #cf0d5be2
+# %% ../../nbs/63_loop.ipynb #30667d11
 @dataclass
 class Run:
     "A finished (or stopped) training run"
@@ -145,12 +147,12 @@ class Run:
     folder:Path|None   # runs/NAME, or None if nothing was written
     pipeline:Pipeline  # EMA weights, codec and text encoder
     metrics:list       # one dict per logged step
-    seconds:float      # wall time of the training steps of this session
+    seconds:float      # wall time of the loop in this session
 
     @property
     def loss(self): return self.metrics[-1]['loss'] if self.metrics else math.nan
 
-# %% ../../nbs/63_loop.ipynb #ee2d5cd1
+# %% ../../nbs/63_loop.ipynb #9a760882
 class Trainer:
     "State of one training run: model, optimiser, EMA, step"
     def __init__(self,
@@ -203,9 +205,23 @@ class Trainer:
         d, model = self.recipe.data, DiT(self.recipe.model)
         model.load_state_dict({k: v.cpu() for k, v in self.ema.weights.items()})
         one = d.image_every == 1
-        return Pipeline(model, self.vae, self.text, Defaults(size=d.size, n_frames=1 if one else d.n_frames, stride=d.stride, shift=self.recipe.flow.shift, max_frames=4*d.n_frames), self.device)
+        return Pipeline(model, self.vae, self.text, Defaults(size=d.size, n_frames=1 if one else d.n_frames, stride=d.stride, shift=self.recipe.flow.shift, guidance=self.recipe.flow.guidance, max_frames=4*d.n_frames), self.device)
 
-# %% ../../nbs/63_loop.ipynb #3903ebd3
+# %% ../../nbs/63_loop.ipynb #83fb6a6e
+def check_folder_of_run(
+    folder,      # of a run
+    resume:bool, # whether it shall be gone on with
+):
+    "Raises if a run would overwrite another one, or has nothing to resume"
+    last = Path(folder)/'checkpoints'/'last.pt'
+    if last.exists() and not resume: raise ValueError(f"run folder {folder} holds a run already; resume it or choose another run.name")
+    if resume and not last.is_file(): raise FileNotFoundError(f"nothing to resume: {last} does not exist")
+
+def _pipeline_of(folder) -> Path:
+    "A run's pipeline, or the pipeline folder itself"
+    return Path(folder)/'pipeline' if (Path(folder)/'pipeline').is_dir() else Path(folder)
+
+# %% ../../nbs/63_loop.ipynb #2db6d8c4
 def _metrics(window:list, step:int, seconds:float, lr:float) -> dict:
     "One line of metrics.jsonl from the steps since the last one"
     losses, t = torch.cat([w['losses'] for w in window]), torch.cat([w['t'] for w in window])
@@ -225,9 +241,10 @@ def train(
     device=None,                   # None: the best there is
 ) -> Run:
     "Trains a recipe from its start to its last step; Ctrl-C leaves a checkpoint to resume from"
-    if start is None and recipe.run.start: start = load_pipeline(recipe.run.start, device)
+    if folder: check_folder_of_run(folder, resume)
+    if start is None and recipe.run.start: start = load_pipeline(_pipeline_of(recipe.run.start), device)
     if vae is None:
-        source = load_pipeline(recipe.codec.folder, device) if recipe.codec.folder else start
+        source = load_pipeline(_pipeline_of(recipe.codec.folder), device) if recipe.codec.folder else start
         if source is None: raise ValueError("no codec: name one with codec.folder, or train one with train_vae and train_text")
         vae, text = source.vae, source.text
     if data is None:
@@ -235,7 +252,7 @@ def train(
         data = LatentData(clips, vae, text, recipe.data.n_clips, photo)
     trainer, metrics, window, began = Trainer(recipe, vae, text, data, start, device), [], [], time.time()
     files = _open_run(trainer, folder, resume) if folder else None
-    if files: metrics = files.metrics
+    if files: metrics, window = files.metrics, files.window
     stop, mark, n = _Interrupt(), time.time(), recipe.run.n_steps
     with stop:
         while trainer.step < n and not stop.asked:
@@ -243,17 +260,18 @@ def train(
             step = trainer.step
             if step % recipe.run.log_every == 0 or step == n:
                 metrics.append(_metrics(window, step, time.time() - mark, trainer.optim.param_groups[0]['lr'])); window, mark = [], time.time()
+                if not math.isfinite(metrics[-1]['loss']): raise FloatingPointError(f"loss is {metrics[-1]['loss']} at step {step}; the last checkpoint is kept. Try a smaller optim.lr than {recipe.optim.lr}")
                 if files: files.log(metrics[-1])
                 if report: report(step, n, loss=metrics[-1]['loss'], by_time=metrics[-1]['by_time'])
-            if files and step % recipe.run.save_every == 0: files.save(trainer)
+            if files and step % recipe.run.save_every == 0: files.save(trainer, window)
             if on_sample and recipe.run.sample_every and step % recipe.run.sample_every == 0: on_sample(trainer.pipeline(), step); mark = time.time()
     seconds, pipe = time.time() - began, trainer.pipeline()
-    if files: files.save(trainer)
-    if stop.asked: raise KeyboardInterrupt(f"stopped at step {trainer.step} of {n}" + (f"; resume from {folder}" if folder else ''))
+    if files: files.save(trainer, window)
+    if stop.asked and trainer.step < n: raise KeyboardInterrupt(f"stopped at step {trainer.step} of {n}" + (f"; resume from {folder}" if folder else ''))
     if files: pipe.save(Path(folder)/'pipeline', notes=dict(recipe=dataclasses.asdict(recipe)))
     return Run(recipe, Path(folder) if folder else None, pipe, metrics, seconds)
 
-# %% ../../nbs/63_loop.ipynb #0d3e438a
+# %% ../../nbs/63_loop.ipynb #d08df13a
 class _Interrupt:
     "Ctrl-C asks the loop to stop after its step; a second one stops at once"
     def __enter__(self):
@@ -272,15 +290,14 @@ class _Interrupt:
 class _open_run:
     "The files of a run: recipe.yaml, metrics.jsonl, checkpoints/last.pt"
     def __init__(self, trainer:Trainer, folder, resume:bool):
-        self.folder, self.metrics = Path(folder), []
+        self.folder, self.metrics, self.window = Path(folder), [], []
         last = self.folder/'checkpoints'/'last.pt'
         if resume:
-            if not last.is_file(): raise FileNotFoundError(f"nothing to resume: {last} does not exist")
             try: state = torch.load(last, map_location='cpu', weights_only=True)
             except Exception as e: raise ValueError(f"checkpoint {last} can't be read ({type(e).__name__}); delete {self.folder} and start again") from None
             trainer.load_state_dict(state)
-            self.metrics = [m for m in map(json.loads, (self.folder/'metrics.jsonl').read_text().splitlines()) if m['step'] <= trainer.step]
-        elif last.exists(): raise ValueError(f"run folder {self.folder} holds a run already; resume it or choose another run.name")
+            self.window = [{k: v.to(trainer.device) for k, v in w.items()} for w in state['window']]
+            self.metrics = [m for m in _lines(self.folder/'metrics.jsonl') if m['step'] <= trainer.step]
         last.parent.mkdir(parents=True, exist_ok=True)
         write_aside(self.folder/'recipe.yaml', lambda p: p.write_text(to_yaml(trainer.recipe)))
         write_aside(self.folder/'metrics.jsonl', lambda p: p.write_text(''.join(json.dumps(m) + '\n' for m in self.metrics)))
@@ -288,4 +305,12 @@ class _open_run:
     def log(self, metrics:dict):
         with open(self.folder/'metrics.jsonl', 'a') as f: f.write(json.dumps(metrics) + '\n')
 
-    def save(self, trainer:Trainer): write_aside(self.folder/'checkpoints'/'last.pt', lambda p: torch.save(trainer.state_dict(), p))
+    def save(self, trainer:Trainer, window:list): write_aside(self.folder/'checkpoints'/'last.pt', lambda p: torch.save(dict(trainer.state_dict(), window=window), p))
+
+def _lines(path:Path) -> list:
+    "The whole lines of a JSON-lines file; a last one that was cut off is left out"
+    out = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try: out.append(json.loads(line))
+        except ValueError: break
+    return out

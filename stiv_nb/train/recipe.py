@@ -6,9 +6,10 @@
 __all__ = ['RECIPES', 'DataConfig', 'CodecConfig', 'FlowConfig', 'OptimConfig', 'RunConfig', 'Recipe', 'change', 'to_yaml',
            'from_yaml', 'differences']
 
-# %% ../../nbs/60_recipe.ipynb #4fdbbe5a
+# %% ../../nbs/60_recipe.ipynb #843554d9
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from dataclasses import dataclass, field, replace
@@ -44,18 +45,19 @@ class CodecConfig:
     vae_steps:int = 4500   # steps of the VAE's training
     text_steps:int = 300   # steps of the text encoder's training
 
-# %% ../../nbs/60_recipe.ipynb #6992e73f
+# %% ../../nbs/60_recipe.ipynb #b173ef96
 @dataclass(frozen=True, kw_only=True)
 class FlowConfig:
     "Which times are trained; the sampler's grid shares the shift"
     times:str = 'logit-normal' # or "uniform"
     shift:float = 1.           # k > 1 moves times towards noise
+    guidance:float = 7.5       # default scale of the checkpoint that comes out (STIV §2.3.2); training doesn't read it
 
     def __post_init__(self):
         if self.times not in TIMES: raise ValueError(f"flow.times={self.times!r} is not one of {', '.join(TIMES)}")
         if not 0 < self.shift < 1e3: raise ValueError(f"flow.shift={self.shift} must lie between 0 and 1000")
 
-# %% ../../nbs/60_recipe.ipynb #5cf85e7e
+# %% ../../nbs/60_recipe.ipynb #150e6b3e
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     "AdaFactor and its company (STIV App. B)"
@@ -70,6 +72,8 @@ class OptimConfig:
     def __post_init__(self):
         for k in ('beta1', 'beta2', 'ema'):
             if not 0 <= getattr(self, k) < 1: raise ValueError(f"optim.{k}={getattr(self, k)} must lie in [0, 1)")
+        for k in ('warmup', 'cooldown'):
+            if getattr(self, k) < 0: raise ValueError(f"optim.{k}={getattr(self, k)} must be at least 0")
         if not 0 < self.lr < 10 or not self.clip > 0: raise ValueError(f"optim.lr={self.lr} must lie between 0 and 10, optim.clip={self.clip} must be positive")
 
 # %% ../../nbs/60_recipe.ipynb #efa62c72
@@ -135,12 +139,16 @@ def change(
         parts.setdefault(part, {})[name] = value
     return replace(recipe, **{p: replace(getattr(recipe, p), **v) for p, v in parts.items()})
 
-# %% ../../nbs/60_recipe.ipynb #dfd1bac7
+# %% ../../nbs/60_recipe.ipynb #b5d6a931
 def to_yaml(
     recipe:Recipe, # any
 ) -> str:          # YAML, parts in order
     "A recipe as text"
     return yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False)
+
+def _number(x):
+    "YAML reads 1e-3 as text; people mean a number"
+    return float(x) if isinstance(x, str) and re.fullmatch(r'[-+]?\d+(\.\d*)?[eE][-+]?\d+', x) else x
 
 def from_yaml(
     text:str,   # as written by `to_yaml`; fields left out keep their defaults
@@ -149,22 +157,25 @@ def from_yaml(
     try: parts = yaml.safe_load(text)
     except yaml.YAMLError as e: raise ValueError(f"not YAML: {str(e).splitlines()[0]}") from None
     if not isinstance(parts, dict) or not isinstance(parts.get('model'), dict): raise ValueError("a recipe needs a part 'model'")
+    kinds = typing.get_type_hints(ModelConfig)
+    for k, v in parts['model'].items():
+        if k in kinds and not _fits(v, kinds[k]): raise ValueError(f"model.{k}={v!r} is {type(v).__name__}, expected {getattr(kinds[k], '__name__', kinds[k])}")
     try: base = Recipe(model=ModelConfig(**parts['model']), condition=ConditionConfig(task='t2v'), optim=OptimConfig(warmup=0))
     except TypeError as e: raise ValueError(f"model: {str(e).split('__init__() ')[-1]}") from None
     for p, v in parts.items():
         if not isinstance(v, dict): raise ValueError(f"{p!r} must be a part with fields, not {v!r}")
-    flat = {f'{p}__{k}': x for p, v in parts.items() if p != 'model' for k, x in v.items()}
+    flat = {f'{p}__{k}': _number(x) for p, v in parts.items() if p != 'model' for k, x in v.items()}
     return change(base, **dict(dict(condition__task='ti2v', optim__warmup=OptimConfig().warmup), **flat))
 
-# %% ../../nbs/60_recipe.ipynb #425172b3
+# %% ../../nbs/60_recipe.ipynb #2c90e633
 _t2i = Recipe(model=replace(MODELS['toy'], temporal=False, temporal_patch=1),
-    data=DataConfig(n_clips=24_000, image_every=1), condition=ConditionConfig(task='t2v'), flow=FlowConfig(shift=4.),
+    data=DataConfig(n_clips=24_000, image_every=1), condition=ConditionConfig(task='t2v'), flow=FlowConfig(shift=4., guidance=3.),
     optim=OptimConfig(lr=3e-3, warmup=100, ema=.998), run=RunConfig(name='toy-t2i', n_steps=2500, batch=64, p_drop_patches=0., compile=True))
-_t2v = replace(change(_t2i, data__image_every=10, optim__lr=2e-3, run__name='toy-t2v', run__n_steps=1500, run__batch=32), model=MODELS['toy'])
-_stiv = change(_t2v, condition__task='ti2v', condition__p_drop_image=.5, optim__cooldown=1500, run__name='toy-stiv', run__n_steps=4500)
+_t2v = replace(change(_t2i, data__image_every=10, optim__lr=2e-3, run__name='toy-t2v', run__n_steps=500, run__batch=32), model=MODELS['toy'])
+_stiv = change(_t2v, condition__task='ti2v', condition__p_drop_image=.4, optim__lr=2.5e-3, optim__cooldown=1200, run__name='toy-stiv', run__n_steps=3600)
 _short = dict(data__n_clips=8000, optim__ema=.99, optim__warmup=50)
-_demo = [change(_t2i, **_short, run__name='demo-t2i', run__n_steps=900), change(_t2v, **_short, run__name='demo-t2v', run__n_steps=300),
-         change(_stiv, **_short, run__name='demo-stiv', run__n_steps=900, optim__cooldown=450)]
+_demo = [change(_t2i, **_short, run__name='demo-t2i', run__n_steps=1800), change(_t2v, **_short, run__name='demo-t2v', run__n_steps=150),
+         change(_stiv, **_short, run__name='demo-stiv', run__n_steps=1000, optim__cooldown=400)]
 RECIPES = {r.run.name: r for r in (*_demo, _t2i, _t2v, _stiv)}
 
 # %% ../../nbs/60_recipe.ipynb #2386c48f
