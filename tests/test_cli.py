@@ -47,7 +47,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def recipe(tiny, here):
     "A YAML file of a run that takes a second"
-    r = change(RECIPES["demo-stiv"], run__n_steps=6, run__batch=4, run__log_every=2, run__name="small", optim__warmup=1, optim__cooldown=0, data__n_clips=16, codec__folder=str(tiny))
+    r = change(RECIPES["demo-stiv"], run__n_steps=6, run__compile=False, run__batch=4, run__log_every=2, run__name="small", optim__warmup=1, optim__cooldown=0, data__n_clips=16, codec__folder=str(tiny))
     path = here / "small.yaml"
     path.write_text(to_yaml(replace(r, model=ModelConfig(width=32, depth=1, heads=2, channels=8, text_width=16, positions="both"))))
     return path

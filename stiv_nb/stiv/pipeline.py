@@ -58,7 +58,7 @@ def check_number(
         raise ValueError(f"{name}={value!r} must be {kind} from {low:g} to {high:g}")
     return int(value) if whole else float(value)
 
-# %% ../../nbs/53_pipeline.ipynb #d0377bee
+# %% ../../nbs/53_pipeline.ipynb #eb828dfa
 def check_prompts(
     prompts:list, # what the caller gave
 ) -> list[str]:   # the same
@@ -66,7 +66,7 @@ def check_prompts(
     if not prompts: raise ValueError('the list of prompts is empty')
     for p in prompts:
         if not isinstance(p, str): raise ValueError(f"the prompt is {type(p).__name__}, not text")
-        if not any(c.isalnum() for c in p): raise ValueError(f'the prompt {p[:20]!r} is empty: no letter in it; say what to draw, such as "a red circle moving left"')
+        if not any(c.isalnum() for c in p): raise ValueError(f'the prompt is empty ({p[:20]!r} has no letter); say what to draw, such as "a red circle moving left"')
     return prompts
 
 # %% ../../nbs/53_pipeline.ipynb #e662459c

@@ -152,7 +152,7 @@ class Run:
     @property
     def loss(self): return self.metrics[-1]['loss'] if self.metrics else math.nan
 
-# %% ../../nbs/63_loop.ipynb #9a760882
+# %% ../../nbs/63_loop.ipynb #5f25bd18
 class Trainer:
     "State of one training run: model, optimiser, EMA, step"
     def __init__(self,
@@ -166,7 +166,7 @@ class Trainer:
         self.recipe, self.vae, self.text, self.data = recipe, vae, text, data
         self.device = torch.device(device) if device else best_device()
         self.model = start_model(recipe, start).to(self.device).train()
-        if recipe.run.compile and can_compile(self.device):
+        if recipe.run.compile and recipe.run.n_steps >= 200 and can_compile(self.device):
             for block in [*self.model.blocks, *self.model.extra_blocks]: block.compile()
         o = recipe.optim
         self.optim, self.ema = AdaFactor(self.model.parameters(), o.lr, o.beta1, o.beta2), EMA(self.model, o.ema)
