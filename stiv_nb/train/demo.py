@@ -21,7 +21,7 @@ from .cache import LatentData
 from .loop import Bar, check_folder_of_run, open_data, train
 from .recipe import RECIPES, change
 
-# %% ../../nbs/65_demo.ipynb #9efe818f
+# %% ../../nbs/65_demo.ipynb #84831c42
 def demo_recipes(
     scale:float=1.,   # 1 is the full length; below: every stage has that share of its steps
     family:str='demo',# "demo" for a quarter of an hour, "toy" for the shipped checkpoint's hour or two
@@ -33,7 +33,7 @@ def demo_recipes(
     for r in (RECIPES[f'{family}-{k}'] for k in ('t2i', 't2v', 'stiv')):
         n, o = max(4, round(r.run.n_steps*scale)), r.optim
         out.append(change(r, run__n_steps=n, optim__warmup=min(o.warmup, n//4), optim__cooldown=round(o.cooldown*scale), codec__vae_steps=round(r.codec.vae_steps*min(1, 5*scale)),
-                          codec__text_steps=round(r.codec.text_steps*min(1, 5*scale)), run__compile=r.run.compile and scale == 1, data__n_clips=max(64, round(r.data.n_clips*scale)), run__log_every=max(1, min(r.run.log_every, n//4))))
+                          codec__text_steps=round(r.codec.text_steps*min(1, 5*scale)), data__n_clips=max(64, round(r.data.n_clips*scale)), run__log_every=max(1, min(r.run.log_every, n//4))))
     return out
 
 # %% ../../nbs/65_demo.ipynb #c606b3fd
@@ -47,7 +47,7 @@ class Demo:
     benches:list = field(default_factory=list)  # final `Bench`es, the codec's ceiling first
     recipes:list = field(default_factory=list)  # of the three stages
 
-# %% ../../nbs/65_demo.ipynb #8f0eda07
+# %% ../../nbs/65_demo.ipynb #a7580527
 class _Parts:
     "Times parts and reports each with a bar"
     def __init__(self, verbose:bool): self.verbose, self.seconds, self.start = verbose, {}, time.time()
@@ -87,7 +87,7 @@ def run_demo(
 
     pipe = None
     for stage, recipe in zip(('T2I', 'T2V', 'STIV'), recipes):
-        recipe = change(recipe, run__sample_every=max(1, recipe.run.n_steps//4) if stage != 'T2I' else 0)
+        recipe = change(recipe, run__sample_every=max(1, recipe.run.n_steps//4) if stage == 'STIV' else 0)
         run, _ = part(stage, lambda report: train(recipe, vae, text, data, start=pipe, report=report, on_sample=note, folder=Path(folder)/stage if folder else None))
         pipe = demo.pipelines[stage] = run.pipeline
         demo.metrics[stage] = run.metrics

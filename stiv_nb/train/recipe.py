@@ -167,15 +167,15 @@ def from_yaml(
     flat = {f'{p}__{k}': _number(x) for p, v in parts.items() if p != 'model' for k, x in v.items()}
     return change(base, **dict(dict(condition__task='ti2v', optim__warmup=OptimConfig().warmup), **flat))
 
-# %% ../../nbs/60_recipe.ipynb #2c90e633
+# %% ../../nbs/60_recipe.ipynb #6aaad49f
 _t2i = Recipe(model=replace(MODELS['toy'], temporal=False, temporal_patch=1),
     data=DataConfig(n_clips=24_000, image_every=1), condition=ConditionConfig(task='t2v'), flow=FlowConfig(shift=4., guidance=3.),
     optim=OptimConfig(lr=3e-3, warmup=100, ema=.998), run=RunConfig(name='toy-t2i', n_steps=2500, batch=64, p_drop_patches=0., compile=True))
 _t2v = replace(change(_t2i, data__image_every=10, optim__lr=2e-3, run__name='toy-t2v', run__n_steps=500, run__batch=32), model=MODELS['toy'])
 _stiv = change(_t2v, condition__task='ti2v', condition__p_drop_image=.4, optim__lr=2.5e-3, optim__cooldown=1200, run__name='toy-stiv', run__n_steps=3600)
 _short = dict(data__n_clips=8000, optim__ema=.99, optim__warmup=50)
-_demo = [change(_t2i, **_short, run__name='demo-t2i', run__n_steps=1800), change(_t2v, **_short, run__name='demo-t2v', run__n_steps=150),
-         change(_stiv, **_short, run__name='demo-stiv', run__n_steps=1000, optim__cooldown=400)]
+_demo = [change(_t2i, **_short, run__name='demo-t2i', run__n_steps=1000), change(_t2v, **_short, run__name='demo-t2v', run__n_steps=100),
+         change(_stiv, **_short, run__name='demo-stiv', run__n_steps=1450, optim__cooldown=600)]
 RECIPES = {r.run.name: r for r in (*_demo, _t2i, _t2v, _stiv)}
 
 # %% ../../nbs/60_recipe.ipynb #2386c48f
