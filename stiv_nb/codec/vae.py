@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['VAEConfig', 'ResBlock', 'TinyVAE', 'vae_loss', 'train_vae', 'store_statistics']
 
-# %% ../../nbs/14_vae.ipynb #c8747bd3
-from dataclasses import asdict, dataclass
+# %% ../../nbs/14_vae.ipynb #c17514ac
+from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 import torch.nn.functional as F

@@ -183,12 +183,12 @@ def cmd_data_check(
     print(report)
     return 0 if report.ok else 1
 
-# %% ../../nbs/96_commands.ipynb #374fdf48
+# %% ../../nbs/96_commands.ipynb #e8f99556
 @command('stiv demo --quick')
 def cmd_demo(
     quick:bool=False, # every stage cut to a sixteenth: the same path in less than two minutes; it shows that all parts run, and draws little that is right
     folder:str=None,  # where runs and report go; if left out, runs/demo or the next free name
-    long:bool=False,  # the shipped checkpoint's recipe: about an hour and a half
+    long:bool=False,  # the shipped checkpoint's recipe: 43 minutes of training on one core of a server, then the judge
     seed:int=0,       # of everything
 ):
     "Trains the toy from nothing in about 15 minutes, judges it and writes a report"

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['demo_recipes', 'Demo', 'run_demo', 'save_demo']
 
-# %% ../../nbs/65_demo.ipynb #9f45f623
-import json
+# %% ../../nbs/65_demo.ipynb #6e880927
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
