@@ -50,7 +50,7 @@ def _installed(modules): # all of them, or the missing ones as an error
     if missing: raise ValueError(', '.join(missing))
     return ', '.join(modules)
 
-# %% ../../nbs/98_doctor.ipynb #9899b1c9
+# %% ../../nbs/98_doctor.ipynb #ebe9aa77
 def checks(): # yields name, function that says what there is or raises, fix, and whether the project works without
     "Everything that `stiv doctor` looks at"
     import platform
@@ -64,7 +64,7 @@ def checks(): # yields name, function that says what there is or raises, fix, an
     yield 'disk', _disk, 'free some space: a toy run takes 100 MB', False
     yield 'video', _videos, "pip install --force-reinstall av", False
     yield 'checkpoint', _checkpoint, 'install the package again; its assets are missing', False
-    yield 'compiler', _compiler, 'install g++ or clang++; only --run.compile true needs it', True
+    yield 'compiler', _compiler, 'install g++ or clang++; only --parallel.compile true needs it', True
     for extra, modules in EXTRAS.items(): yield f'[{extra}]', lambda m=modules: _installed(m), f"pip install 'stiv-nb[{extra}]'; optional", True
 
 # %% ../../nbs/98_doctor.ipynb #77a6f385

@@ -48,7 +48,7 @@ class ModelConfig:
     @property
     def head_width(self): return self.width // self.heads
 
-# %% ../../nbs/36_dit.ipynb #a39cb0bf
+# %% ../../nbs/36_dit.ipynb #51da2bcb
 class DiT(nn.Module):
     "STIV's diffusion transformer: noised latents, time and conditions in, velocity out"
     def __init__(self,
@@ -76,7 +76,7 @@ class DiT(nn.Module):
         keep:Tensor|None=None,      # (b, k) sorted indices of the patches that pass the main blocks; None: all
     ) -> Tensor:                    # (b, f, c, h, w) velocity
         c, (n_frames, _, h, w) = self.config, z_t.shape[1:]
-        x = self.patch_in(cubify(z_t, c.patch, c.temporal_patch))                    # (b, f, s, d)
+        x = self.patch_in(cubify(z_t, c.patch, c.temporal_patch)).to(self.mask_token.dtype) # (b, f, s, d); the sum of all blocks keeps the precision of the weights
         f, s, h_p, w_p = *x.shape[1:3], h//c.patch, w//c.patch
         where = self.absolute(f, h_p, w_p, x)                                        # (f, s, d) or 0
         space, time = self.rope(f, h_p, w_p, x.device)                               # (s, 1, e/2), (f, 1, 1, e/2)

@@ -19,13 +19,13 @@ def rope_angles(
     if e % 2: raise ValueError(f"e={e} must be even: RoPE turns channels in pairs")
     return pos.float()[..., None] * base ** (-torch.arange(0, e, 2, device=pos.device) / e)
 
-# %% ../../nbs/32_rope.ipynb #0db166ba
+# %% ../../nbs/32_rope.ipynb #e1ee69f9
 def apply_rope(
     x:Tensor,      # (…, e) queries or keys
     angles:Tensor, # broadcastable to (…, e/2), from `rope_angles`
-) -> Tensor:       # like `x`, same dtype; the turn itself is done in float32
+) -> Tensor:       # like `x`, same dtype; the turn itself is done in float32 at least
     "`x` with channel pair (i, i + e/2) turned by `angles`"
-    a, b = x.float().chunk(2, dim=-1)
+    a, b = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=-1)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([a*cos - b*sin, a*sin + b*cos], dim=-1).to(x.dtype)
 

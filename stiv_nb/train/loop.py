@@ -152,7 +152,7 @@ class Run:
     @property
     def loss(self): return self.metrics[-1]['loss'] if self.metrics else math.nan
 
-# %% ../../nbs/63_loop.ipynb #5f25bd18
+# %% ../../nbs/63_loop.ipynb #548b16be
 class Trainer:
     "State of one training run: model, optimiser, EMA, step"
     def __init__(self,
@@ -166,7 +166,8 @@ class Trainer:
         self.recipe, self.vae, self.text, self.data = recipe, vae, text, data
         self.device = torch.device(device) if device else best_device()
         self.model = start_model(recipe, start).to(self.device).train()
-        if recipe.run.compile and recipe.run.n_steps >= 200 and can_compile(self.device):
+        if recipe.parallel.compile and recipe.run.n_steps >= 200 and can_compile(self.device):
+            torch._dynamo.config.recompile_limit = 64   # all models of a process share the blocks' code; the default of 8 is soon used up by stages
             for block in [*self.model.blocks, *self.model.extra_blocks]: block.compile()
         o = recipe.optim
         self.optim, self.ema = AdaFactor(self.model.parameters(), o.lr, o.beta1, o.beta2), EMA(self.model, o.ema)
@@ -179,7 +180,8 @@ class Trainer:
         frame = slot_uniform(r.run.seed, self.step, slots, FRAME) if single else None
         z1, text, micro = self.data.batch(sample_order(r.run.seed, self.step, slots, r.run.batch, len(self.data)), frame)
         z1, text, micro = z1.to(self.device), Text(*(x.to(self.device) for x in text)), micro.to(self.device)
-        losses, t = training_loss(self.model, z1, text, self.null, micro, r, self.step, slots)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=r.parallel.precision == 'bf16'):
+            losses, t = training_loss(self.model, z1, text, self.null, micro, r, self.step, slots)
         losses.mean().backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), r.optim.clip)
         for g in self.optim.param_groups: g['lr'] = r.optim.lr * rate_at(self.step, r.run.n_steps, r.optim.warmup, r.optim.cooldown)

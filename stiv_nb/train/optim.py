@@ -9,7 +9,7 @@ __all__ = ['AdaFactor', 'rate_at', 'EMA']
 import torch
 from torch import Tensor, nn
 
-# %% ../../nbs/61_optim.ipynb #dd37f565
+# %% ../../nbs/61_optim.ipynb #1e737973
 class AdaFactor(torch.optim.Optimizer):
     "Factored second moments with momentum, constant β1 and β2, no weight decay (STIV App. B)"
     def __init__(self,
@@ -23,27 +23,44 @@ class AdaFactor(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
-        "One update of every parameter that has a gradient"
+        "One update of every parameter that has a gradient, in a handful of grouped operations"
         for group in self.param_groups:
+            alike = {}                                               # matrices and vectors go their own ways
             for p in group['params']:
-                if p.grad is not None: self._update(p, self.state[p], **{k: group[k] for k in ('lr', 'beta1', 'beta2', 'largest')})
+                if p.grad is None: continue
+                if not self.state[p]: self.state[p].update(self._start(p))
+                alike.setdefault((p.dim() > 1, self.state[p]['step'].item()), []).append(p)
+            for (matrix, n), ps in alike.items(): self._update(ps, matrix, n + 1, *(group[k] for k in ('lr', 'beta1', 'beta2', 'largest')))
 
-    def _update(self, p, s, lr, beta1, beta2, largest):
-        g2 = p.grad.square().add_(1e-30)
-        if not s:
-            s['step'], s['m'] = 0, torch.zeros_like(p)
-            if p.dim() > 1: s['row'], s['col'] = torch.zeros_like(g2.mean(-1)), torch.zeros_like(g2.mean(-2))
-            else: s['v'] = torch.zeros_like(p)
-        s['step'] += 1
-        unbias = 1 - beta2**s['step']
-        if p.dim() > 1:
-            r, c = s['row'].lerp_(g2.mean(-1), 1 - beta2), s['col'].lerp_(g2.mean(-2), 1 - beta2)
-            scale = ((r / r.mean(-1, keepdim=True)).unsqueeze(-1) * (c / unbias).unsqueeze(-2)).rsqrt_()
-        else: scale = (s['v'].lerp_(g2, 1 - beta2) / unbias).rsqrt_()
-        update = scale.mul_(p.grad)
-        update.div_((update.square().mean().sqrt() / largest).clamp_(min=1.))
-        s['m'].lerp_(update, 1 - beta1)
-        p.add_(s['m'], alpha=-lr / (1 - beta1**s['step']))
+    def _start(self, p):
+        "State of a parameter before its first update"
+        moments = dict(row=torch.zeros_like(p[..., 0]), col=torch.zeros_like(p[..., 0, :])) if p.dim() > 1 else dict(v=torch.zeros_like(p))
+        return dict(step=torch.tensor(0.), m=torch.zeros_like(p), **moments)
+
+    def _update(self, ps, matrix, n, lr, beta1, beta2, largest):
+        "The `n`-th update of parameters that are all matrices or all vectors"
+        grads = [p.grad for p in ps]
+        of = lambda k: [self.state[p][k] for p in ps]
+        squares = torch._foreach_mul(grads, grads)
+        torch._foreach_add_(squares, 1e-30)
+        if matrix: # the mean squares are row * col / mean(row): two roots of vectors in place of one of a matrix
+            torch._foreach_lerp_(of('row'), [s.mean(-1) for s in squares], 1 - beta2)
+            torch._foreach_lerp_(of('col'), [s.mean(-2) for s in squares], 1 - beta2)
+            rows = torch._foreach_div(of('row'), [r.mean(-1, keepdim=True) for r in of('row')])
+            torch._foreach_rsqrt_(rows)
+            update, last = torch._foreach_mul(grads, [r.unsqueeze(-1) for r in rows]), of('col')
+        else:
+            torch._foreach_lerp_(of('v'), squares, 1 - beta2)
+            update, last = [g.clone() for g in grads], of('v')
+        last = torch._foreach_div(last, 1 - beta2**n)
+        torch._foreach_rsqrt_(last)
+        torch._foreach_mul_(update, [c.unsqueeze(-2) for c in last] if matrix else last)
+        rms = torch._foreach_div(torch._foreach_norm(update), [largest * p.numel()**.5 for p in ps])
+        torch._foreach_clamp_min_(rms, 1.)
+        torch._foreach_div_(update, rms)
+        torch._foreach_lerp_(of('m'), update, 1 - beta1)
+        torch._foreach_add_(ps, of('m'), alpha=-lr / (1 - beta1**n))
+        torch._foreach_add_(of('step'), 1)
 
 # %% ../../nbs/61_optim.ipynb #d15d865d
 def rate_at(
