@@ -7,7 +7,7 @@ __all__ = ['COLOURS', 'STYLE', 'machine', 'inline_svg', 'thin', 'curve_figure', 
            'confusion_figure', 'seconds_figure', 'data_uri', 'player', 'verdict', 'gallery', 'samples', 'bench_table',
            'recipe_details', 'summary', 'sections', 'write_report']
 
-# %% ../../nbs/81_report.ipynb #783e216a
+# %% ../../nbs/81_report.ipynb #ca666763
 import base64
 import html
 import io
@@ -24,7 +24,7 @@ from ..data.shapes import MOTIONS, ShapeWorld
 from ..data.video import Video
 from .toybench import ATTRIBUTES, evaluate, motion_confusion
 from ..stiv.pipeline import best_device
-from ..train.loop import write_aside
+from ..train.checkpoint import write_aside
 from ..train.recipe import differences, to_yaml
 
 # %% ../../nbs/81_report.ipynb #13b5f6a2

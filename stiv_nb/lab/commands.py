@@ -150,7 +150,7 @@ def cmd_data_make(
     from stiv_nb.data.folder import make_samples
     print(make_samples(folder, n, seed, size, n_frames))
 
-# %% ../../nbs/96_commands.ipynb #77c9cf9d
+# %% ../../nbs/96_commands.ipynb #39d51f74
 @command('stiv data look data_samples -o look.png')
 def cmd_data_look(
     folder:str,     # holds captions.jsonl and the clips
@@ -166,7 +166,7 @@ def cmd_data_look(
     clips = VideoFolder(folder, size=64, n_frames=n_frames, stride=stride)
     if n < 1: raise ValueError(f"n={n} must be at least 1")
     pixels, words, _, _ = clips.batch(range(min(n, len(clips))))
-    from stiv_nb.train.loop import write_aside
+    from stiv_nb.train.checkpoint import write_aside
     write_aside(path, lambda p: show_frames(pixels, titles=words).savefig(p, format='png'))
     print(path)
 
@@ -205,7 +205,7 @@ def cmd_demo(
     print(table(demo.benches))
     print(write_report(demo, path/'report.html') or path/'report.html')
 
-# %% ../../nbs/96_commands.ipynb #e8494c36
+# %% ../../nbs/96_commands.ipynb #2761c59c
 @command('stiv bench --json bench.json')
 def cmd_bench(
     quick:bool=False, # small batches, no compiler: seconds instead of minutes
@@ -215,7 +215,7 @@ def cmd_bench(
     path = check_out(Path(json), ('.json',)) if json else None
     from json import dumps
     from stiv_nb.lab.bench import bench, print_bench
-    from stiv_nb.train.loop import write_aside
+    from stiv_nb.train.checkpoint import write_aside
     result = bench(quick, note=lambda part: print(f'measuring {part} ...', file=sys.stderr))
     print_bench(result)
     if path: write_aside(path, lambda p: p.write_text(dumps(result, indent=1) + '\n'))

@@ -106,7 +106,7 @@ def own_codec(
     pipe.save(folder)
     return pipe
 
-# %% ../../nbs/97_runs.ipynb #68f69e79
+# %% ../../nbs/97_runs.ipynb #4d9e1595
 def draw_strips(
     pipe,         # a `Pipeline` in training
     clips,        # the data set; its first captions are drawn
@@ -116,7 +116,7 @@ def draw_strips(
     "Film strips of the first captions, without and with their first frame"
     import matplotlib.pyplot as plt
     from stiv_nb.data.video import show_frames, to_uint8
-    from stiv_nb.train.loop import write_aside
+    from stiv_nb.train.checkpoint import write_aside
     true, words, _, _ = clips.batch(range(min(3, len(clips))))
     videos, titles = pipe(words, progress=False), [*words]
     if pipe.defaults.n_frames > 1: videos, titles = videos + pipe(words, image=[to_uint8(c[0]) for c in true], progress=False), titles + [f'{w} (first frame given)' for w in words]

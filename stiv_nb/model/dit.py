@@ -48,7 +48,7 @@ class ModelConfig:
     @property
     def head_width(self): return self.width // self.heads
 
-# %% ../../nbs/36_dit.ipynb #51da2bcb
+# %% ../../nbs/36_dit.ipynb #29732c24
 class DiT(nn.Module):
     "STIV's diffusion transformer: noised latents, time and conditions in, velocity out"
     def __init__(self,
@@ -76,6 +76,7 @@ class DiT(nn.Module):
         keep:Tensor|None=None,      # (b, k) sorted indices of the patches that pass the main blocks; None: all
     ) -> Tensor:                    # (b, f, c, h, w) velocity
         c, (n_frames, _, h, w) = self.config, z_t.shape[1:]
+        z_t, text, pooled = (x.to(self.mask_token.dtype) for x in (z_t, text, pooled)) # times and pixel counts stay as exact as they came
         x = self.patch_in(cubify(z_t, c.patch, c.temporal_patch)).to(self.mask_token.dtype) # (b, f, s, d); the sum of all blocks keeps the precision of the weights
         f, s, h_p, w_p = *x.shape[1:3], h//c.patch, w//c.patch
         where = self.absolute(f, h_p, w_p, x)                                        # (f, s, d) or 0
@@ -138,18 +139,25 @@ def absolute(self:DiT,
     where = self.patch_position(e.to(x.dtype))[None]
     return where if self.frame_position is None else where + self.frame_position(sinusoid(axis_positions(f, c.rope_frames, x.device), c.width).to(x.dtype))[:, None]
 
-# %% ../../nbs/36_dit.ipynb #7f1a94ee
+# %% ../../nbs/36_dit.ipynb #5de3f980
+_ZERO = ('ada.out.weight', 'ada_out.weight', 'patch_out.weight', 'patch_position.weight', 'frame_position.weight')   # modulation, absolute positions, output
+
+@patch
+def initial_weights(self:DiT): # yields (name, whole tensor on the CPU), in the order of `named_parameters`
+    "Starting weights from torch's own generator: Xavier for matrices, zero for biases, modulation, absolute positions and the output (DiT)"
+    for name, p in self.named_parameters():
+        w = torch.zeros(p.shape, dtype=p.dtype)
+        if name == 'mask_token': nn.init.normal_(w, std=.02)
+        elif name.endswith(('_norm.weight', 'cross_gain.g')): w.fill_(1.)
+        elif w.dim() > 1 and name not in _ZERO: nn.init.xavier_uniform_(w)
+        yield name, w
+
 @patch
 def reset_parameters(self:DiT):
-    "Xavier for every matrix, zero for biases, modulation, absolute positions and the output (DiT)"
-    for m in self.modules():
-        if isinstance(m, nn.Linear):
-            nn.init.xavier_uniform_(m.weight)
-            if m.bias is not None: nn.init.zeros_(m.bias)
-    nn.init.normal_(self.mask_token, std=.02)
-    zero = [self.ada.out, self.ada_out, self.patch_out]
-    if self.config.positions != 'rope': zero += [m for m in (self.patch_position, self.frame_position) if m is not None]
-    for m in zero: nn.init.zeros_(m.weight)
+    "Puts every weight back to its start"
+    weights = dict(self.named_parameters())
+    with torch.no_grad():
+        for name, w in self.initial_weights(): weights[name].copy_(w)
 
 # %% ../../nbs/36_dit.ipynb #9e184b92
 _vae, _clip_l, _big_g = dict(channels=8), dict(text_width=768), dict(text_width=1280)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['sample_order', 'LatentData']
 
-# %% ../../nbs/62_cache.ipynb #613b7e6f
+# %% ../../nbs/62_cache.ipynb #2dea692b
+import copy
 import torch
 from torch import Tensor
 from ..data.shapes import uniform
@@ -27,7 +28,7 @@ def sample_order(
         out[epochs == e] = order[place[epochs == e] % n]
     return out
 
-# %% ../../nbs/62_cache.ipynb #f6c53ce4
+# %% ../../nbs/62_cache.ipynb #e96dd16e
 class LatentData:
     "Clean latents, captions and micro-conditions of a data set, encoded once"
     def __init__(self,
@@ -55,6 +56,18 @@ class LatentData:
         self.table, self.null = (Text(*(x.cpu() for x in text.encode(c))) for c in (list(table), ['']))
 
     def __len__(self): return len(self.z1)
+
+    def split(self,
+        n:int, # clips of the second part, from the end; 0: there is no second part
+    ) -> tuple: # two views of this data; the second is None for 0
+        "Clips to train on, and clips kept for validation"
+        if n >= len(self): raise ValueError(f"data.n_val={n} leaves none of the {len(self)} clips to train on")
+        if not n: return self, None
+        parts = []
+        for span in (slice(0, len(self) - n), slice(len(self) - n, None)):
+            parts.append(part := copy.copy(self))
+            for name in ('z1', 'micro', 'clip_text', 'photo_text'): setattr(part, name, getattr(self, name)[span])
+        return tuple(parts)
 
     def batch(self,
         index:Tensor,            # (b,) long

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['demo_recipes', 'Demo', 'run_demo', 'save_demo']
 
-# %% ../../nbs/65_demo.ipynb #6e880927
+# %% ../../nbs/65_demo.ipynb #6fa98da6
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,8 @@ from ..eval.report import machine
 from ..eval.toybench import ceiling, evaluate, table
 from ..stiv.pipeline import Pipeline, load_pipeline
 from .cache import LatentData
-from .loop import Bar, check_folder_of_run, open_data, train
+from .checkpoint import check_folder_of_run
+from .loop import Bar, open_data, train
 from .recipe import RECIPES, change
 
 # %% ../../nbs/65_demo.ipynb #84831c42

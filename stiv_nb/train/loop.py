@@ -4,16 +4,11 @@
 
 # %% auto #0
 __all__ = ['TIME', 'NOISE', 'DROP_TEXT', 'DROP_IMAGE', 'PATCHES', 'FRAME', 'training_loss', 'Bar', 'LivePlot', 'start_model',
-           'open_data', 'write_aside', 'can_compile', 'Run', 'Trainer', 'check_folder_of_run', 'train']
+           'build_model', 'open_data', 'Run', 'Trainer', 'pipeline_of', 'train']
 
-# %% ../../nbs/63_loop.ipynb #2c83512a
+# %% ../../nbs/63_loop.ipynb #9b57c4b0
 import dataclasses
-import importlib.util
-import json
 import math
-import os
-import shutil
-import signal
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,12 +22,15 @@ from ..model.dit import DiT
 from ..model.inflate import inflate
 from ..model.maskdit import choose_patches
 from ..stiv.condition import Text, choose_given, drop_text, loss_weight, replace_frames
-from ..stiv.pipeline import Defaults, Pipeline, best_device, load_pipeline
+from ..stiv.pipeline import Defaults, Pipeline, load_pipeline
 from .cache import LatentData, sample_order
+from .checkpoint import RunFolder, StopAsked, check_folder_of_run, checkpoints, load_checkpoint, save_checkpoint
 from .optim import EMA, AdaFactor, rate_at
+from .parallel import Watch, World, join_world, my_slots, parallelize, place_weights, whole
+from .planner import GPUS, forward_flops, n_tokens
 from .recipe import Recipe, differences, from_yaml, to_yaml
 
-# %% ../../nbs/63_loop.ipynb #4ae185d0
+# %% ../../nbs/63_loop.ipynb #b54b8234
 TIME, NOISE, DROP_TEXT, DROP_IMAGE, PATCHES, FRAME = range(1, 7)   # what a random number of a step is for
 
 def training_loss(
@@ -44,11 +42,13 @@ def training_loss(
     recipe:Recipe, # flow, condition, seed and masking are read
     step:int,      # training step
     slots:Tensor,  # (b,) long, places in the global batch
+    t:Tensor|None=None, # (b,) flow times; None: drawn as the recipe says
 ) -> tuple[Tensor, Tensor]: # (b,) loss of each sample and (b,) its flow time
     "Mean squared error of the velocity over the frames that were not given (STIV eq. 2, §2.3.1)"
     r, device = recipe.run, z1.device
+    if z1.is_cuda: slots = slots.to(device)   # so that noise is made where it is used
     u = lambda what, n=None: slot_uniform(r.seed, step, slots, what, n).to(device)
-    t = sample_times(slot_uniform(r.seed, step, slots, TIME), recipe.flow.times, recipe.flow.shift).to(device)
+    if t is None: t = sample_times(slot_uniform(r.seed, step, slots, TIME), recipe.flow.times, recipe.flow.shift).to(device)
     eps = slot_normal(r.seed, step, slots, NOISE, z1.shape[1:]).to(z1)
     given = choose_given(u(DROP_IMAGE), z1.shape[1], recipe.condition)
     text = drop_text(text, null, u(DROP_TEXT) < recipe.condition.p_drop_text)
@@ -58,7 +58,7 @@ def training_loss(
     v = model(z_t, t, text.tokens, text.pooled, micro, text.mask, keep)
     return (loss_weight(given) * (v - velocity(z1, eps)).square()).mean((1, 2, 3, 4)), t
 
-# %% ../../nbs/63_loop.ipynb #594dc143
+# %% ../../nbs/63_loop.ipynb #5a4d8b2b
 class Bar:
     "A progress bar in the terminal, with the time left"
     def __init__(self,
@@ -70,7 +70,7 @@ class Bar:
         "Moves the bar to `step`"
         from tqdm import tqdm
         if self.bar is None: self.bar = tqdm(total=n_steps, desc=self.name, initial=step - 1, dynamic_ncols=True)
-        self.bar.set_postfix({k: f'{v:.3f}' for k, v in values.items() if isinstance(v, float)}, refresh=False)
+        self.bar.set_postfix({k: f'{values[k]:.3f}' for k in ('loss', 'val_loss', 'mfu') if k in values}, refresh=False)
         self.bar.update(step - self.bar.n)
         if step >= n_steps: self.bar.close()
 
@@ -96,18 +96,36 @@ class LivePlot:
         else: self.handle.update(fig)
         self.last = time.time()
 
-# %% ../../nbs/63_loop.ipynb #d1c0c062
+# %% ../../nbs/63_loop.ipynb #bc67f4be
 def start_model(
     recipe:Recipe,          # model and seed are read
     start:Pipeline|None,    # to start from; None: from nothing
 ) -> DiT:                   # on the CPU
     "The model of step 0: fresh, continued, or inflated from an image model (STIV §2.4)"
     torch.manual_seed(recipe.run.seed)
-    if start is None: return DiT(recipe.model)
-    if start.model.config != recipe.model: return inflate(start.model, recipe.model)
-    model = DiT(recipe.model)
-    model.load_state_dict(start.model.state_dict())
+    if start and start.model.config != recipe.model: return inflate(start.model, recipe.model)
+    with torch.device('meta'): model = DiT(recipe.model)
+    model.to_empty(device='cpu')
+    if start: model.load_state_dict(start.model.state_dict())
+    else:
+        torch.manual_seed(recipe.run.seed)
+        model.reset_parameters()
     return model
+
+def build_model(
+    recipe:Recipe,          # model, seed and parallel are read
+    start:Pipeline|None,    # to start from; None: from nothing
+    world:World,            # the processes
+) -> DiT:                   # on the world's device, ready to train
+    "`start_model`, checkpointed, compiled and sharded. With several processes a fresh model is never whole anywhere"
+    p = recipe.parallel
+    p = replace(p, compile=p.compile and recipe.run.n_steps >= 200)
+    if world.size == 1: return parallelize(start_model(recipe, start).to(world.device), p, world).train()
+    with torch.device('meta'): model = DiT(recipe.model)
+    parallelize(model, p, world)
+    torch.manual_seed(recipe.run.seed)
+    place_weights(model, start_model(recipe, start).named_parameters() if start else model.initial_weights())
+    return model.train()
 
 # %% ../../nbs/63_loop.ipynb #316087ea
 def open_data(
@@ -119,40 +137,22 @@ def open_data(
     kw = dict(size=d.size, stride=d.stride, n_objects=d.n_objects, split=d.split, background=d.background, camera=d.camera, seed=recipe.run.seed)
     return ShapeWorld(n_frames=d.n_frames, **kw), ShapeWorld(n_frames=1, **kw)
 
-# %% ../../nbs/63_loop.ipynb #b4b76c3a
-def write_aside(
-    path:Path, # target
-    write,     # function (path) that writes the file
-):
-    "Writes under a temporary name, then renames: there is never half a file"
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        write(tmp)
-        os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
-
-# %% ../../nbs/63_loop.ipynb #7a651376
-def can_compile(
-    device:torch.device, # where the model runs
-) -> bool:               # whether `torch.compile` has what it needs there
-    "`torch.compile` needs a C++ compiler on a CPU, Triton and a C compiler on CUDA; without them the model runs as it is"
-    if device.type == 'cuda': return importlib.util.find_spec('triton') is not None and any(map(shutil.which, ('gcc', 'clang', 'cc', 'cl')))
-    return device.type == 'cpu' and any(map(shutil.which, ('g++', 'clang++', 'c++', 'cl')))
-
-# %% ../../nbs/63_loop.ipynb #30667d11
+# %% ../../nbs/63_loop.ipynb #4b61d2ed
 @dataclass
 class Run:
     "A finished (or stopped) training run"
     recipe:Recipe      # what was run
     folder:Path|None   # runs/NAME, or None if nothing was written
-    pipeline:Pipeline  # EMA weights, codec and text encoder
+    pipeline:Pipeline|None # EMA weights, codec and text encoder; None in processes other than the first
     metrics:list       # one dict per logged step
     seconds:float      # wall time of the loop in this session
 
     @property
     def loss(self): return self.metrics[-1]['loss'] if self.metrics else math.nan
 
-# %% ../../nbs/63_loop.ipynb #548b16be
+# %% ../../nbs/63_loop.ipynb #4b4103ab
+_SUMS = 5   # samples, their losses, steps, gradient norms, skipped steps; behind these: losses by time, and how many
+
 class Trainer:
     "State of one training run: model, optimiser, EMA, step"
     def __init__(self,
@@ -162,73 +162,118 @@ class Trainer:
         data:LatentData,           # encoded clips
         start:Pipeline|None=None,  # pipeline to start from
         device=None,               # None: the best there is
+        val:LatentData|None=None,  # clips kept for validation
     ):
-        self.recipe, self.vae, self.text, self.data = recipe, vae, text, data
-        self.device = torch.device(device) if device else best_device()
-        self.model = start_model(recipe, start).to(self.device).train()
-        if recipe.parallel.compile and recipe.run.n_steps >= 200 and can_compile(self.device):
-            torch._dynamo.config.recompile_limit = 64   # all models of a process share the blocks' code; the default of 8 is soon used up by stages
-            for block in [*self.model.blocks, *self.model.extra_blocks]: block.compile()
-        o = recipe.optim
-        self.optim, self.ema = AdaFactor(self.model.parameters(), o.lr, o.beta1, o.beta2), EMA(self.model, o.ema)
-        self.null, self.step = Text(*(x.to(self.device) for x in data.null)), 0
+        self.recipe, self.vae, self.text, self.data, self.val = recipe, vae, text, data, val
+        self.world = join_world(device, recipe.parallel.timeout)
+        self.device, o = self.world.device, recipe.optim
+        my_slots(recipe.run.batch, self.world, recipe.parallel.accumulate)   # an error, if it doesn't divide, before anything is built
+        self.model = build_model(recipe, start, self.world)
+        self.optim, self.ema = AdaFactor(self.model.parameters(), o.lr, o.beta1, o.beta2), EMA(self.model, o.ema, recipe.parallel.ema_offload)
+        self.null, self.step, self.usual, self.waited, self.sums = Text(*(x.to(self.device) for x in data.null)), 0, None, 0., None
 
-    def train_step(self) -> dict: # loss, per-sample losses and times, gradient norm
-        "One update; the step is counted from 0"
-        r, slots = self.recipe, torch.arange(self.recipe.run.batch)
-        single = r.data.image_every and self.step % r.data.image_every == 0
-        frame = slot_uniform(r.run.seed, self.step, slots, FRAME) if single else None
-        z1, text, micro = self.data.batch(sample_order(r.run.seed, self.step, slots, r.run.batch, len(self.data)), frame)
+    def _losses(self, data, index, slots, recipe, frame=None, t=None):
+        began = time.perf_counter()
+        z1, text, micro = data.batch(index, frame)
         z1, text, micro = z1.to(self.device), Text(*(x.to(self.device) for x in text)), micro.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=r.parallel.precision == 'bf16'):
-            losses, t = training_loss(self.model, z1, text, self.null, micro, r, self.step, slots)
-        losses.mean().backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), r.optim.clip)
-        for g in self.optim.param_groups: g['lr'] = r.optim.lr * rate_at(self.step, r.run.n_steps, r.optim.warmup, r.optim.cooldown)
-        self.optim.step(); self.optim.zero_grad(set_to_none=True)
+        self.waited += time.perf_counter() - began
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.parallel.precision == 'bf16' and self.world.size == 1):
+            return training_loss(self.model, z1, text, self.null, micro, recipe, self.step, slots, t)
+
+    def train_step(self):
+        "One update; the step is counted from 0"
+        r, o, world, sums = self.recipe, self.recipe.optim, self.world, []
+        helpings = my_slots(r.run.batch, world, r.parallel.accumulate)
+        single = r.data.image_every and self.step % r.data.image_every == 0
+        for i, slots in enumerate(helpings):
+            if world.size > 1: self.model.set_requires_gradient_sync(i == len(helpings) - 1)
+            frame = slot_uniform(r.run.seed, self.step, slots, FRAME) if single else None
+            losses, t = self._losses(self.data, sample_order(r.run.seed, self.step, slots, r.run.batch, len(self.data)), slots, r, frame)
+            (losses.sum() * (world.size / r.run.batch)).backward()     # sharded gradients are averages over the processes
+            sums.append(torch.cat([torch.stack([losses.new_tensor(len(losses)), losses.detach().sum()]), losses.new_zeros(_SUMS - 2), *loss_by_time(losses.detach(), t)]))
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip)
+        norm = (norm.full_tensor() if hasattr(norm, 'full_tensor') else norm).item()
+        new, main = sum(sums).double().cpu(), float(world.main)
+        if self._is_bad(norm): new = torch.zeros_like(new).index_fill(0, torch.tensor([2, 4]), main)
+        else:
+            self.usual = norm if self.usual is None else .98*self.usual + .02*norm
+            new[2:4] = torch.tensor([main, main*norm])
+            for g in self.optim.param_groups: g['lr'] = o.lr * rate_at(self.step, r.run.n_steps, o.warmup, o.cooldown)
+            self.optim.step()
+        self.sums = new if self.sums is None else self.sums + new
+        self.optim.zero_grad(set_to_none=True)
         self.step += 1
         self.ema.update(self.model, self.step)
-        return dict(losses=losses.detach(), t=t, norm=norm)
 
-    def state_dict(self) -> dict:
-        "Everything that a resumed run needs"
-        return dict(recipe=to_yaml(self.recipe), step=self.step, model=self.model.state_dict(), optim=self.optim.state_dict(), ema=self.ema.weights)
+    def _is_bad(self, norm:float) -> bool:
+        "Whether to skip the update; raises if the recipe says stop"
+        o, r, B = self.recipe.optim, self.recipe.run, self.recipe.run.batch
+        if math.isfinite(norm) and not (o.spike and self.usual and norm > o.spike*self.usual): return False
+        if o.guard == 'skip': return True
+        clips = sample_order(r.seed, self.step, torch.arange(B), B, len(self.data)).tolist()
+        usual = f', usually about {self.usual:.3g}' if self.usual else ''
+        raise FloatingPointError(f"gradient norm {norm:.3g} at step {self.step}{usual}; the batch is clips {', '.join(map(str, clips[:8]))}{', …' if B > 8 else ''} (seed {r.seed}); the last checkpoint is kept. Try a smaller optim.lr than {o.lr}, or optim.guard=skip")
 
-    def load_state_dict(self, state:dict):
-        "Goes on where `state_dict` was taken"
-        changed = differences(from_yaml(state['recipe']), self.recipe)
+    @torch.no_grad()
+    def validate(self) -> dict: # "val_loss", and "val_by_time" at (i + 1/2)/8
+        "Loss of the validation clips at eight fixed times, with nothing dropped; the same numbers whatever the number of processes"
+        r, n = self.recipe, len(self.val) // self.world.size * self.world.size
+        if not n: raise ValueError(f"data.n_val={len(self.val)} clips can't be dealt to {self.world.size} processes")
+        plain = replace(r, condition=replace(r.condition, p_drop_text=0., p_drop_image=0.), run=replace(r.run, p_drop_patches=0.))
+        step, self.step = self.step, 0                                                        # the same noise whenever it is called
+        slots = my_slots(n, self.world)[0]
+        out = [self._losses(self.val, slots, slots, plain, t=torch.full((len(slots),), (i + .5)/8, device=self.device))[0].sum() for i in range(8)]
+        self.step = step
+        by_time = (self.world.total(torch.stack(out).double().cpu()) / n).tolist()
+        return dict(val_loss=sum(by_time)/8, val_by_time=by_time)
+
+    def metrics(self, seconds:float) -> dict:
+        "One line of metrics.jsonl from the steps since the last one, of all processes"
+        r, f, total = self.recipe, self.recipe.data.n_frames, self.world.total(self.sums).tolist()
+        n, loss, steps, norm, skipped = total[:_SUMS]
+        by_time, counts = total[_SUMS:_SUMS + (len(total) - _SUMS)//2], total[_SUMS + (len(total) - _SUMS)//2:]
+        shape = f, self.data.z1.shape[-2], self.data.z1.shape[-1], r.run.p_drop_patches
+        speed = n/seconds
+        flops = 3 * speed * sum(forward_flops(r.model, *shape, len_text=self.data.table.mask.shape[1]).values())
+        gpu = next((g for k, g in GPUS.items() if self.device.type == 'cuda' and k in torch.cuda.get_device_name().lower()), None)
+        peak = dict(mfu=flops/self.world.size/gpu.flops) if gpu else {}
+        if self.device.type == 'cuda': peak['peak_gb'] = torch.cuda.max_memory_allocated()/1e9
+        out = dict(step=self.step, loss=loss/n if n else math.nan, by_time=[a/b if b else None for a, b in zip(by_time, counts)], grad_norm=norm/(steps - skipped) if steps > skipped else math.nan,
+                   lr=self.optim.param_groups[0]['lr'], skipped=int(skipped), samples_per_s=speed, tokens_per_s=speed*n_tokens(r.model, *shape), tflops=flops/1e12, data_wait=self.waited/seconds, **peak)
+        self.sums, self.waited = None, 0.
+        return out
+
+    def state(self) -> dict:
+        "All tensors that a resumed run needs, by name; sharded ones as they are"
+        return dict(model={k: p.detach() for k, p in self.model.named_parameters()}, ema=self.ema.weights, optim={k: self.optim.state_of(p) for k, p in self.model.named_parameters()})
+
+    def save(self, folder, keep:int=2):
+        "Writes a checkpoint; all processes call"
+        sums = None if self.sums is None else self.world.total(self.sums).tolist()
+        save_checkpoint(folder, self.step, self.state(), dict(recipe=to_yaml(self.recipe), step=self.step, sums=sums, usual=self.usual), self.world, keep)
+
+    def load(self, path):
+        "Goes on where `save` was called, on any number of processes"
+        notes = load_checkpoint(path, self.state(), self.world)
+        changed = {k: v for k, v in differences(from_yaml(notes['recipe']), self.recipe).items() if not k.startswith('parallel.') and not k.endswith(('_every', '.keep'))}
         if changed: raise ValueError("the checkpoint was made by another recipe: " + ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in changed.items()))
-        self.step = state['step']
-        self.model.load_state_dict(state['model']); self.optim.load_state_dict(state['optim'])
-        self.ema.weights = {k: v.to(self.device) for k, v in state['ema'].items()}
+        self.step, self.usual = notes['step'], notes['usual']
+        if notes['sums'] is not None: self.sums = torch.tensor(notes['sums'], dtype=torch.float64) * float(self.world.main)
 
-    def pipeline(self) -> Pipeline:
-        "The EMA weights, ready to sample"
-        d, model = self.recipe.data, DiT(self.recipe.model)
-        model.load_state_dict({k: v.cpu() for k, v in self.ema.weights.items()})
-        one = d.image_every == 1
-        return Pipeline(model, self.vae, self.text, Defaults(size=d.size, n_frames=1 if one else d.n_frames, stride=d.stride, shift=self.recipe.flow.shift, guidance=self.recipe.flow.guidance, max_frames=4*d.n_frames), self.device)
+    def pipeline(self) -> Pipeline|None: # None in processes other than the first
+        "The EMA weights, ready to sample; all processes call"
+        weights = {k: whole(v) for k, v in self.ema.weights.items()}
+        if not self.world.main: return None
+        d, flow, model = self.recipe.data, self.recipe.flow, DiT(self.recipe.model)
+        model.load_state_dict(weights)
+        return Pipeline(model, self.vae, self.text, Defaults(size=d.size, n_frames=1 if d.image_every == 1 else d.n_frames, stride=d.stride, shift=flow.shift, guidance=flow.guidance, max_frames=4*d.n_frames), self.device)
 
-# %% ../../nbs/63_loop.ipynb #83fb6a6e
-def check_folder_of_run(
-    folder,      # of a run
-    resume:bool, # whether it shall be gone on with
-):
-    "Raises if a run would overwrite another one, or has nothing to resume"
-    last = Path(folder)/'checkpoints'/'last.pt'
-    if last.exists() and not resume: raise ValueError(f"run folder {folder} holds a run already; resume it or choose another run.name")
-    if resume and not last.is_file(): raise FileNotFoundError(f"nothing to resume: {last} does not exist")
-
-def _pipeline_of(folder) -> Path:
+# %% ../../nbs/63_loop.ipynb #bc53f349
+def pipeline_of(
+    folder,  # of a run, or of a pipeline
+) -> Path:
     "A run's pipeline, or the pipeline folder itself"
     return Path(folder)/'pipeline' if (Path(folder)/'pipeline').is_dir() else Path(folder)
-
-# %% ../../nbs/63_loop.ipynb #2db6d8c4
-def _metrics(window:list, step:int, seconds:float, lr:float) -> dict:
-    "One line of metrics.jsonl from the steps since the last one"
-    losses, t = torch.cat([w['losses'] for w in window]), torch.cat([w['t'] for w in window])
-    s, n = (x.tolist() for x in loss_by_time(losses, t))
-    return dict(step=step, loss=losses.mean().item(), by_time=[a/b if b else None for a, b in zip(s, n)], grad_norm=torch.stack([w['norm'] for w in window]).mean().item(), lr=lr, samples_per_s=len(losses)/seconds)
 
 def train(
     recipe:Recipe,                 # what to train
@@ -237,82 +282,57 @@ def train(
     data:LatentData|None=None,     # encoded clips; None: encodes what `recipe.data` names
     start:Pipeline|None=None,      # pipeline to start from; None: `recipe.run.start`, or nothing
     folder=None,                   # run folder; None writes nothing
-    resume=False,                  # go on from the folder's last checkpoint
-    report=None,                   # called as report(step, n_steps, loss=…, by_time=…), such as `Bar` or `LivePlot`
-    on_sample=None,                # called as on_sample(pipeline, step) every `run.sample_every` steps
+    resume:bool|None=False,        # go on from the folder's last checkpoint; None: if there is one
+    report=None,                   # called as report(step, n_steps, **metrics), such as `Bar`, `LivePlot` or another logger; only in the first process
+    on_sample=None,                # called as on_sample(pipeline, step) every `run.sample_every` steps; only in the first process
     device=None,                   # None: the best there is
 ) -> Run:
-    "Trains a recipe from its start to its last step; Ctrl-C leaves a checkpoint to resume from"
+    "Trains a recipe from its start to its last step, on all processes of `torchrun`; Ctrl-C or SIGTERM leaves a checkpoint to resume from"
+    if resume is None: resume = bool(folder and checkpoints(Path(folder)/'checkpoints'))
     if folder: check_folder_of_run(folder, resume)
-    if start is None and recipe.run.start: start = load_pipeline(_pipeline_of(recipe.run.start), device)
+    if start is None and recipe.run.start: start = load_pipeline(pipeline_of(recipe.run.start), device)
     if vae is None:
-        source = load_pipeline(_pipeline_of(recipe.codec.folder), device) if recipe.codec.folder else start
+        source = load_pipeline(pipeline_of(recipe.codec.folder), device) if recipe.codec.folder else start
         if source is None: raise ValueError("no codec: name one with codec.folder, or train one with train_vae and train_text")
         vae, text = source.vae, source.text
     if data is None:
         clips, photo = open_data(recipe)
-        data = LatentData(clips, vae, text, recipe.data.n_clips, photo)
-    trainer, metrics, window, began = Trainer(recipe, vae, text, data, start, device), [], [], time.time()
-    files = _open_run(trainer, folder, resume) if folder else None
-    if files: metrics, window = files.metrics, files.window
-    stop, mark, n = _Interrupt(), time.time(), recipe.run.n_steps
-    with stop:
-        while trainer.step < n and not stop.asked:
-            window.append(trainer.train_step())
-            step = trainer.step
-            if step % recipe.run.log_every == 0 or step == n:
-                metrics.append(_metrics(window, step, time.time() - mark, trainer.optim.param_groups[0]['lr'])); window, mark = [], time.time()
-                if not math.isfinite(metrics[-1]['loss']): raise FloatingPointError(f"loss is {metrics[-1]['loss']} at step {step}; the last checkpoint is kept. Try a smaller optim.lr than {recipe.optim.lr}")
-                if files: files.log(metrics[-1])
-                if report: report(step, n, loss=metrics[-1]['loss'], by_time=metrics[-1]['by_time'])
-            if files and step % recipe.run.save_every == 0: files.save(trainer, window)
-            if on_sample and recipe.run.sample_every and step % recipe.run.sample_every == 0: on_sample(trainer.pipeline(), step); mark = time.time()
+        data = LatentData(clips, vae, text, recipe.data.n_clips + recipe.data.n_val, photo)
+    data, val = data.split(recipe.data.n_val)
+    trainer = Trainer(recipe, vae, text, data, start, device, val)
+    where = Path(folder)/'checkpoints' if folder else None
+    if resume: trainer.load(checkpoints(where)[-1])
+    return _loop(trainer, folder, where, report, on_sample)
+
+def _loop(trainer:Trainer, folder, where, report, on_sample) -> Run:
+    "From the trainer's step to the recipe's last"
+    recipe, world = trainer.recipe, trainer.world
+    run, n, began = recipe.run, recipe.run.n_steps, time.time()
+    files = RunFolder(folder, to_yaml(recipe), trainer.step) if folder and world.main else None
+    metrics, mark, watch = files.metrics if files else [], began, Watch(world, recipe.parallel.timeout)
+    due = lambda every: every and trainer.step % every == 0
+    with StopAsked() as stop:
+        while trainer.step < n:
+            watch.note(trainer.step, 'compute')
+            trainer.train_step()
+            asked = world.any(stop.asked)
+            if due(run.log_every) or trainer.step == n:
+                line = trainer.metrics(time.time() - mark) | (trainer.validate() if trainer.val and due(run.val_every) else {})
+                mark = time.time()
+                if files: files.log(line)
+                else: metrics.append(line)
+                if report and world.main: report(trainer.step, n, **{k: v for k, v in line.items() if k != 'step'})
+            if where and (due(run.save_every) or asked or trainer.step == n):
+                watch.note(trainer.step, 'save')
+                trainer.save(where, run.keep)
+            if asked and trainer.step < n:
+                watch.stop()
+                raise KeyboardInterrupt(f"stopped at step {trainer.step} of {n}" + (f"; resume from {folder}" if folder else ''))
+            if on_sample and due(run.sample_every):
+                pipe = trainer.pipeline()
+                if pipe: on_sample(pipe, trainer.step)
+                mark = time.time()
+    watch.stop()
     seconds, pipe = time.time() - began, trainer.pipeline()
-    if files: files.save(trainer, window)
-    if stop.asked and trainer.step < n: raise KeyboardInterrupt(f"stopped at step {trainer.step} of {n}" + (f"; resume from {folder}" if folder else ''))
     if files: pipe.save(Path(folder)/'pipeline', notes=dict(recipe=dataclasses.asdict(recipe)))
     return Run(recipe, Path(folder) if folder else None, pipe, metrics, seconds)
-
-# %% ../../nbs/63_loop.ipynb #d08df13a
-class _Interrupt:
-    "Ctrl-C asks the loop to stop after its step; a second one stops at once"
-    def __enter__(self):
-        self.asked = False
-        try: self.old = signal.signal(signal.SIGINT, self._ask)
-        except ValueError: self.old = None   # not in the main thread: nobody can press Ctrl-C there
-        return self
-
-    def _ask(self, *_):
-        if self.asked: raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(self, *_):
-        if self.old is not None: signal.signal(signal.SIGINT, self.old)
-
-class _open_run:
-    "The files of a run: recipe.yaml, metrics.jsonl, checkpoints/last.pt"
-    def __init__(self, trainer:Trainer, folder, resume:bool):
-        self.folder, self.metrics, self.window = Path(folder), [], []
-        last = self.folder/'checkpoints'/'last.pt'
-        if resume:
-            try: state = torch.load(last, map_location='cpu', weights_only=True)
-            except Exception as e: raise ValueError(f"checkpoint {last} can't be read ({type(e).__name__}); delete {self.folder} and start again") from None
-            trainer.load_state_dict(state)
-            self.window = [{k: v.to(trainer.device) for k, v in w.items()} for w in state['window']]
-            self.metrics = [m for m in _lines(self.folder/'metrics.jsonl') if m['step'] <= trainer.step]
-        last.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(self.folder/'recipe.yaml', lambda p: p.write_text(to_yaml(trainer.recipe)))
-        write_aside(self.folder/'metrics.jsonl', lambda p: p.write_text(''.join(json.dumps(m) + '\n' for m in self.metrics)))
-
-    def log(self, metrics:dict):
-        with open(self.folder/'metrics.jsonl', 'a') as f: f.write(json.dumps(metrics) + '\n')
-
-    def save(self, trainer:Trainer, window:list): write_aside(self.folder/'checkpoints'/'last.pt', lambda p: torch.save(dict(trainer.state_dict(), window=window), p))
-
-def _lines(path:Path) -> list:
-    "The whole lines of a JSON-lines file; a last one that was cut off is left out"
-    out = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try: out.append(json.loads(line))
-        except ValueError: break
-    return out
