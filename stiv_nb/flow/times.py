@@ -58,7 +58,7 @@ def sample_times(
     u = u.clamp(1e-6, 1 - 1e-6)
     return shift_time(torch.special.ndtri(u.double()).sigmoid().to(u.dtype) if kind == 'logit-normal' else u, k)
 
-# %% ../../nbs/21_times.ipynb #d738ae36
+# %% ../../nbs/21_times.ipynb #8babf3d6
 def loss_by_time(
     loss:Tensor,   # (b,) loss of each sample
     t:Tensor,      # (b,) its flow time
@@ -66,5 +66,6 @@ def loss_by_time(
 ) -> tuple[Tensor, Tensor]: # (n_bins,) sum of losses and number of samples in each bin
     "Sums and counts by bin of `t`; add them over steps and divide at the end"
     i = (t * n_bins).long().clamp(0, n_bins - 1)
-    zeros = torch.zeros(n_bins, device=loss.device)
-    return zeros.index_add(0, i, loss.float()), zeros.index_add(0, i, torch.ones_like(loss).float())
+    loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
+    zeros = loss.new_zeros(n_bins)
+    return zeros.index_add(0, i, loss), zeros.index_add(0, i, torch.ones_like(loss))
