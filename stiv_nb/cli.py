@@ -129,7 +129,7 @@ def run(
     b = parse(name, f, example, args)
     return f(*b.args, **b.kwargs, **fields)
 
-# %% ../nbs/95_cli.ipynb #be1b5b80
+# %% ../nbs/95_cli.ipynb #2c4b5f8b
 def _flush(): # a pipe that was closed, or a full disk behind `>`, is noticed here and not when Python ends
     try: sys.stdout.flush()
     except OSError:
@@ -151,7 +151,7 @@ def main(
         if line is None or os.environ.get('STIV_TRACE'): raise
         if 'tqdm' in sys.modules:
             for bar in [*sys.modules['tqdm'].tqdm._instances]: bar.close()   # the line shall not stand behind half a bar
-        print(f'stiv: {line}', file=sys.stderr)
+        if os.environ.get('RANK', '0') == '0': print(f'stiv: {line}', file=sys.stderr)   # of many processes, one speaks
         return code
     except SystemExit as e: return e.code or 0   # --help
 

@@ -6,7 +6,7 @@
 __all__ = ['SHIPPED', 'Defaults', 'best_device', 'check_number', 'check_prompts', 'place_images', 'Pipeline', 'save_pipeline',
            'load_pipeline', 'load']
 
-# %% ../../nbs/53_pipeline.ipynb #bb2ec99d
+# %% ../../nbs/53_pipeline.ipynb #45aa6699
 import json
 import math
 import os
@@ -18,6 +18,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from ..codec.text import TextConfig, TinyText
+from ..codec.hub import DiffusersVAE, HFTextEncoder, HubConfig
 from ..codec.vae import TinyVAE, VAEConfig
 from ..data.video import Video, from_uint8, read_image, to_uint8
 from ..flow.times import slot_normal
@@ -153,7 +154,7 @@ def __call__(self:Pipeline,
     videos = [Video(to_uint8(c), fps=d.fps) for c in clips]
     return videos if many else videos[0]
 
-# %% ../../nbs/53_pipeline.ipynb #087acaee
+# %% ../../nbs/53_pipeline.ipynb #3a0d7777
 _FILES = ('config.json', 'model.safetensors')
 
 def _swap(new:Path, folder:Path):
@@ -178,7 +179,7 @@ def save_pipeline(
     if not folder.parent.is_dir(): raise FileNotFoundError(f"folder {folder.parent} does not exist; create it first")
     if folder.exists() and (not folder.is_dir() or any(p.name not in _FILES for p in folder.iterdir())): raise ValueError(f"{folder} holds other things than a checkpoint; name another folder")
     parts = dict(model=pipe.model, vae=pipe.vae, text=pipe.text)
-    weights = {f'{name}.{k}': v.detach().cpu().to(dtype if dtype and name == 'model' else v.dtype).contiguous() for name, m in parts.items() for k, v in m.state_dict().items()}
+    weights = {f'{name}.{k}': v.detach().cpu().to(dtype if dtype and name == 'model' else v.dtype).contiguous() for name, m in parts.items() if not isinstance(m.config, HubConfig) for k, v in m.state_dict().items()}
     config = dict(format='stiv_nb', version=1, defaults=asdict(pipe.defaults), notes=pipe.notes if notes is None else notes, **{k: asdict(m.config) for k, m in parts.items()})
     tmp = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
     try:
@@ -189,7 +190,7 @@ def save_pipeline(
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return folder
 
-# %% ../../nbs/53_pipeline.ipynb #caeacb84
+# %% ../../nbs/53_pipeline.ipynb #31cd3e26
 def load_pipeline(
     folder,       # written by `save_pipeline`
     device=None,  # None: the best there is
@@ -204,9 +205,13 @@ def load_pipeline(
     except ValueError: raise ValueError(f"checkpoint {folder}: {_FILES[0]} is not JSON") from None
     if not isinstance(config, dict) or config.get('format') != 'stiv_nb': raise ValueError(f"{folder} is not a stiv_nb checkpoint: its {_FILES[0]} names no format 'stiv_nb'")
     try:
-        parts = dict(model=DiT(ModelConfig(**config['model'])), vae=TinyVAE(VAEConfig(**config['vae'])), text=TinyText(TextConfig(**config['text'])))
+        parts = dict(model=DiT(ModelConfig(**config['model'])),
+                     vae=DiffusersVAE(**config['vae']) if 'source' in config['vae'] else TinyVAE(VAEConfig(**config['vae'])),
+                     text=HFTextEncoder(**config['text']) if 'source' in config['text'] else TinyText(TextConfig(**config['text'])))
         weights, defaults = load_file(folder/_FILES[1]), Defaults(**config['defaults'])
-        for name, m in parts.items(): m.load_state_dict({k[len(name) + 1:]: v.float() for k, v in weights.items() if k.startswith(name + '.')})
+        for name, m in parts.items():
+            if not isinstance(m.config, HubConfig): m.load_state_dict({k[len(name) + 1:]: v.float() for k, v in weights.items() if k.startswith(name + '.')})
+    except (FileNotFoundError, ModuleNotFoundError): raise   # an encoder of the Hub is not to be had
     except Exception as e: raise ValueError(f"checkpoint {folder} is damaged or of another version: {str(e).splitlines()[0][:200]}") from None
     pipe = Pipeline(**parts, defaults=defaults, device=device)
     pipe.notes = config.get('notes', {})

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TIME', 'NOISE', 'DROP_TEXT', 'DROP_IMAGE', 'PATCHES', 'FRAME', 'training_loss', 'Bar', 'LivePlot', 'start_model',
-           'build_model', 'open_data', 'Run', 'Trainer', 'pipeline_of', 'train']
+           'build_model', 'open_data', 'Run', 'Trainer', 'pipeline_of', 'train', 'rehearse']
 
-# %% ../../nbs/63_loop.ipynb #9b57c4b0
+# %% ../../nbs/63_loop.ipynb #76861faf
 import dataclasses
 import math
 import time
@@ -19,11 +19,11 @@ from ..data.shapes import ShapeWorld
 from ..flow.path import interpolate, velocity
 from ..flow.times import loss_by_time, sample_times, slot_normal, slot_uniform
 from ..model.dit import DiT
-from ..model.inflate import inflate
+from ..model.inflate import inflate, take_time
 from ..model.maskdit import choose_patches
 from ..stiv.condition import Text, choose_given, drop_text, loss_weight, replace_frames
 from ..stiv.pipeline import Defaults, Pipeline, load_pipeline
-from .cache import LatentData, sample_order
+from .cache import LatentData, fake_data, sample_order
 from .checkpoint import RunFolder, StopAsked, check_folder_of_run, checkpoints, load_checkpoint, save_checkpoint
 from .optim import EMA, AdaFactor, rate_at
 from .parallel import Watch, World, join_world, my_slots, parallelize, place_weights, whole
@@ -96,35 +96,38 @@ class LivePlot:
         else: self.handle.update(fig)
         self.last = time.time()
 
-# %% ../../nbs/63_loop.ipynb #bc67f4be
+# %% ../../nbs/63_loop.ipynb #bb5e0358
 def start_model(
     recipe:Recipe,          # model and seed are read
     start:Pipeline|None,    # to start from; None: from nothing
+    start_time:Pipeline|None=None, # whose temporal attention to take; None: that of `start`
 ) -> DiT:                   # on the CPU
-    "The model of step 0: fresh, continued, or inflated from an image model (STIV §2.4)"
+    "The model of step 0: fresh, continued, or inflated from an image model, with its own temporal attention or another's (STIV §2.4)"
     torch.manual_seed(recipe.run.seed)
-    if start and start.model.config != recipe.model: return inflate(start.model, recipe.model)
-    with torch.device('meta'): model = DiT(recipe.model)
-    model.to_empty(device='cpu')
-    if start: model.load_state_dict(start.model.state_dict())
+    if start and start.model.config != recipe.model: model = inflate(start.model, recipe.model)
     else:
-        torch.manual_seed(recipe.run.seed)
-        model.reset_parameters()
-    return model
+        with torch.device('meta'): model = DiT(recipe.model)
+        model.to_empty(device='cpu')
+        if start: model.load_state_dict(start.model.state_dict())
+        else:
+            torch.manual_seed(recipe.run.seed)
+            model.reset_parameters()
+    return take_time(model, start_time.model) if start_time else model
 
 def build_model(
     recipe:Recipe,          # model, seed and parallel are read
     start:Pipeline|None,    # to start from; None: from nothing
     world:World,            # the processes
+    start_time:Pipeline|None=None, # whose temporal attention to take
 ) -> DiT:                   # on the world's device, ready to train
     "`start_model`, checkpointed, compiled and sharded. With several processes a fresh model is never whole anywhere"
     p = recipe.parallel
     p = replace(p, compile=p.compile and recipe.run.n_steps >= 200)
-    if world.size == 1: return parallelize(start_model(recipe, start).to(world.device), p, world).train()
+    if world.size == 1: return parallelize(start_model(recipe, start, start_time).to(world.device), p, world).train()
     with torch.device('meta'): model = DiT(recipe.model)
     parallelize(model, p, world)
     torch.manual_seed(recipe.run.seed)
-    place_weights(model, start_model(recipe, start).named_parameters() if start else model.initial_weights())
+    place_weights(model, start_model(recipe, start, start_time).named_parameters() if start or start_time else model.initial_weights())
     return model.train()
 
 # %% ../../nbs/63_loop.ipynb #316087ea
@@ -150,7 +153,7 @@ class Run:
     @property
     def loss(self): return self.metrics[-1]['loss'] if self.metrics else math.nan
 
-# %% ../../nbs/63_loop.ipynb #4b4103ab
+# %% ../../nbs/63_loop.ipynb #5d571606
 _SUMS = 5   # samples, their losses, steps, gradient norms, skipped steps; behind these: losses by time, and how many
 
 class Trainer:
@@ -163,12 +166,13 @@ class Trainer:
         start:Pipeline|None=None,  # pipeline to start from
         device=None,               # None: the best there is
         val:LatentData|None=None,  # clips kept for validation
+        start_time:Pipeline|None=None, # pipeline whose temporal attention to take
     ):
         self.recipe, self.vae, self.text, self.data, self.val = recipe, vae, text, data, val
         self.world = join_world(device, recipe.parallel.timeout)
         self.device, o = self.world.device, recipe.optim
         my_slots(recipe.run.batch, self.world, recipe.parallel.accumulate)   # an error, if it doesn't divide, before anything is built
-        self.model = build_model(recipe, start, self.world)
+        self.model = build_model(recipe, start, self.world, start_time)
         self.optim, self.ema = AdaFactor(self.model.parameters(), o.lr, o.beta1, o.beta2), EMA(self.model, o.ema, recipe.parallel.ema_offload)
         self.null, self.step, self.usual, self.waited, self.sums = Text(*(x.to(self.device) for x in data.null)), 0, None, 0., None
 
@@ -268,7 +272,7 @@ class Trainer:
         model.load_state_dict(weights)
         return Pipeline(model, self.vae, self.text, Defaults(size=d.size, n_frames=1 if d.image_every == 1 else d.n_frames, stride=d.stride, shift=flow.shift, guidance=flow.guidance, max_frames=4*d.n_frames), self.device)
 
-# %% ../../nbs/63_loop.ipynb #bc53f349
+# %% ../../nbs/63_loop.ipynb #96955f3f
 def pipeline_of(
     folder,  # of a run, or of a pipeline
 ) -> Path:
@@ -299,7 +303,8 @@ def train(
         clips, photo = open_data(recipe)
         data = LatentData(clips, vae, text, recipe.data.n_clips + recipe.data.n_val, photo)
     data, val = data.split(recipe.data.n_val)
-    trainer = Trainer(recipe, vae, text, data, start, device, val)
+    start_time = load_pipeline(pipeline_of(recipe.run.start_time), device) if recipe.run.start_time else None
+    trainer = Trainer(recipe, vae, text, data, start, device, val, start_time)
     where = Path(folder)/'checkpoints' if folder else None
     if resume: trainer.load(checkpoints(where)[-1])
     return _loop(trainer, folder, where, report, on_sample)
@@ -336,3 +341,16 @@ def _loop(trainer:Trainer, folder, where, report, on_sample) -> Run:
     seconds, pipe = time.time() - began, trainer.pipeline()
     if files: pipe.save(Path(folder)/'pipeline', notes=dict(recipe=dataclasses.asdict(recipe)))
     return Run(recipe, Path(folder) if folder else None, pipe, metrics, seconds)
+
+# %% ../../nbs/63_loop.ipynb #d228f97d
+def rehearse(
+    recipe:Recipe, # what shall be trained
+    device=None,   # None: the best there is
+    factor:int=8,  # pixels per latent pixel of the VAE
+) -> dict:         # metrics of the second step
+    "Builds a run as it will be, with all its processes, and takes two steps on fake data"
+    trainer = Trainer(recipe, None, None, fake_data(recipe, factor), device=device)
+    trainer.train_step()
+    trainer.sums, trainer.waited, began = None, 0., time.time()
+    trainer.train_step()
+    return trainer.metrics(time.time() - began)

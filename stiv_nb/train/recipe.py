@@ -219,7 +219,7 @@ def differences(
     x, y = flat(a), flat(b)
     return {k: (x[k], y[k]) for k in x if x[k] != y[k]}
 
-# %% ../../nbs/60_recipe.ipynb #140bf88a
+# %% ../../nbs/60_recipe.ipynb #0a446eb1
 _STAGES = dict( # name -> (starts from, takes temporal attention from, pixels, frames, task, steps)
     **{'t2i-256': (None, None, 256, 1, 't2v', 400_000), 't2i-512': ('t2i-256', None, 512, 1, 't2v', 400_000)},
     **{'t2v-256-20': ('t2i-256', None, 256, 20, 't2v', 400_000), 't2v-256-40': ('t2v-256-20', None, 256, 40, 't2v', 400_000), 't2v-512': ('t2i-512', 't2v-256-20', 512, 20, 't2v', 400_000)},
@@ -247,7 +247,12 @@ def _full_scale(size:str):
         long = max(1000, round(n_steps * (.125 if image else .25)))                          # 50k after 400k of T2I, 100k after the others (STIV App. B)
         yield change(r, run__name=f'{name}-unmasked', run__n_steps=long, run__p_drop_patches=0., run__start=f'runs/{name}', run__start_time=None)
 
-RECIPES |= {r.run.name: r for size in ('s', 'b', 'xl', 'xxl', 'm') for r in _full_scale(size)}
+_low = dict(data__size=16, parallel__compile=False)
+_steps = lambda name, n, start=None, time=None: dict(run__name=f'fig4-{name}', run__n_steps=n, run__start=start and f'runs/fig4-{start}', run__start_time=time and f'runs/fig4-{time}', optim__cooldown=n//3)
+_high = lambda r: replace(r, model=replace(r.model, rope_patches=2))
+_fig4 = [change(_demo[0], **_low, **_steps('t2i-16', 400)), change(_demo[1], **_low, **_steps('t2v-16', 600, 't2i-16')), _high(change(_demo[0], **_steps('t2i-32', 400, 't2i-16'))),
+         _high(change(_demo[1], **_steps('t2v-32', 600, 't2i-32', 't2v-16'))), _high(change(_demo[2], **_steps('stiv-32', 900, 't2v-32')))]   # the paper's Fig. 4 at toy size, 16 and 32 pixels
+RECIPES |= {r.run.name: r for r in _fig4} | {r.run.name: r for size in ('s', 'b', 'xl', 'xxl', 'm') for r in _full_scale(size)}
 
-PIPELINES = {family: tuple(f'{family}-{stage}' for stage in ('t2i', 't2v', 'stiv')) for family in ('demo', 'toy')} | {
+PIPELINES = dict(fig4=tuple(r.run.name for r in _fig4)) | {
     size: tuple(f'{stage}-{size}' for stage in ('t2i-256', 't2v-256-20', 't2i-512', 't2v-512', 'stiv-512')) for size in ('s', 'b', 'xl', 'xxl', 'm')}   # in order (STIV Fig. 4)
