@@ -20,6 +20,7 @@ from stiv_nb.data.shapes import VOCABULARY, ShapeWorld
 from stiv_nb.data.video import read_video
 from stiv_nb.model.dit import DiT, ModelConfig
 from stiv_nb.stiv.pipeline import Defaults, Pipeline
+from stiv_nb.train.checkpoint import checkpoints
 from stiv_nb.train.recipe import RECIPES, change, to_yaml
 
 RED = "a red circle moving left"
@@ -47,7 +48,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def recipe(tiny, here):
     "A YAML file of a run that takes a second"
-    r = change(RECIPES["demo-stiv"], run__n_steps=6, run__compile=False, run__batch=4, run__log_every=2, run__name="small", optim__warmup=1, optim__cooldown=0, data__n_clips=16, codec__folder=str(tiny))
+    r = change(RECIPES["demo-stiv"], run__n_steps=6, parallel__compile=False, run__batch=4, run__log_every=2, run__name="small", optim__warmup=1, optim__cooldown=0, data__n_clips=16, codec__folder=str(tiny))
     path = here / "small.yaml"
     path.write_text(to_yaml(replace(r, model=ModelConfig(width=32, depth=1, heads=2, channels=8, text_width=16, positions="both"))))
     return path
@@ -94,7 +95,7 @@ def test_help_is_there_at_once():
 
 def test_every_command_has_help_and_an_example():
     fine("--help")
-    assert set(COMMANDS) == {"demo", "sample", "train", "recipe", "eval", "data make", "data look", "data check", "bench", "doctor"}
+    assert set(COMMANDS) == {"demo", "sample", "train", "recipe", "eval", "data make", "data look", "data check", "bench", "doctor", "plan", "pipeline"}
     for name, (f, example) in COMMANDS.items():
         text = " ".join(fine(*name.split(), "--help").split())
         assert f.__doc__ in text and f"Example: {example}" in text and example.startswith(f"stiv {name}")
@@ -265,7 +266,7 @@ def test_recipe(recipe):
 
 
 @pytest.mark.parametrize("field, says", [(["--run.bach", "3"], "did you mean 'batch'"), (["--rum.batch", "3"], "did you mean 'run'"), (["--run.batch", "many"], "expected int"), (["--run.batch", "0"], "at least 1"), (["--optim.lr=nan"], "expected float"),
-                                         (["--run.start", "nope"], "no checkpoint 'nope'"), (["--codec.folder", "nope"], "no checkpoint 'nope'"), (["--data.source", "nope"], "nope"), (["--resume"], "no run to resume"), (["--flow.times", "cosine"], "cosine"), (["--resum"], "--resume")])
+                                         (["--run.start", "nope"], "no checkpoint 'nope'"), (["--codec.folder", "nope"], "no checkpoint 'nope'"), (["--data.source", "nope"], "nope"), (["--flow.times", "cosine"], "cosine"), (["--resum"], "--resume")])
 def test_train_refuses(recipe, field, says):
     refused("train", recipe, *field, says=says)
     assert not Path("runs").exists()
@@ -279,11 +280,25 @@ def test_train_then_use(recipe):
     fine("sample", RED, "--checkpoint", "runs/small", "-o", "a.gif")
     fine("train", "runs/small", "--run.start", "runs/small", "--folder", "runs/second")   # a run is a recipe and a start
     refused("train", recipe, says="--resume")
+    assert fine("train", "runs/small", "--resume").splitlines()[-1] == "runs/small"   # a run that is over stays as it is
     refused("train", recipe, "--folder", "runs/small", "--resume", says="n_steps was 4, is 6")
-    Path("runs/small/checkpoints/last.pt").write_bytes(b"half")
+    for slices in Path("runs/small/checkpoints").glob("*/*.distcp"): slices.write_bytes(b"half")
     code, text = stiv("train", "runs/small", "--resume")
     assert code == 2
     check_line(text.splitlines()[-1], "can't be read")
+
+
+def test_plan_rehearsal_and_pipeline(recipe):
+    assert "GPU-hours" in fine("plan", "stiv-256-xl", "--gpus", 8)
+    refused("plan", "stiv-256-xl", "--gpu", "abacus", says="'abacus' is not one of b200")
+    refused("plan", "stiv-256-xl", "--gpus", 0, says="n_gpus=0")
+    refused("plan", "stiv-256-xxxl", says="did you mean")
+    assert "rehearsed on 1 x" in fine("train", recipe, "--dry_run") and not Path("runs").exists()
+    refused("train", recipe, "--dry_run", "--parallel.accumulate", 3, says="run.batch=4 does not divide")
+    refused("train", recipe, "--parallel.checkpoint", "some", says="parallel.checkpoint='some' is not one of none, attention, full")
+    refused("pipeline", "fig5", says="there is no pipeline 'fig5'")
+    refused("train", recipe, "--codec.vae", "nobody/nothing", says="codec.text=None")
+    refused("train", recipe, "--codec.vae", "nobody/nothing", "--codec.text", "nobody/nothing", says="the Hub did not deliver it")
 
 
 def test_train_on_clips_of_your_own(clips, recipe):
@@ -306,7 +321,7 @@ def wait_for(done, process, seconds=60):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
 def test_ctrl_c_leaves_a_checkpoint(recipe):
-    metrics, last = Path("runs/small/metrics.jsonl"), Path("runs/small/checkpoints/last.pt")
+    metrics, saved = Path("runs/small/metrics.jsonl"), Path("runs/small/checkpoints")
     steps, before = lambda: metrics.read_text().count("\n") if metrics.exists() else 0, 0
     for resume in ([], ["--resume"]):
         p = subprocess.Popen([sys.executable, "-c", "import sys; from stiv_nb.cli import main; sys.exit(main())", "train", str(recipe), "--run.n_steps", "100000", *resume], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -315,8 +330,8 @@ def test_ctrl_c_leaves_a_checkpoint(recipe):
         _, err = p.communicate(timeout=30)
         assert p.returncode == 130, err
         check_line(err.splitlines()[-1], "stiv train runs/small --resume")
-        assert "Traceback" not in err and last.exists() and not [*last.parent.glob(".*")] and not Path("runs/small/pipeline").exists()
-        assert torch.load(last, weights_only=True)["step"] > 2*before
+        assert "Traceback" not in err and not [*saved.glob(".*")] and not Path("runs/small/pipeline").exists()
+        assert int(checkpoints(saved)[-1].name[5:]) > 2*before
         before = steps()
 
 
@@ -332,7 +347,7 @@ def test_full_disk(tiny, recipe):
         done = shell(*args, **full(limit))
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
         check_line(done.stderr.splitlines()[-1], says)
-    assert not Path("a.gif").exists() and not [*Path(".").rglob("last.pt*")] and not [*Path(".").rglob("*.tmp")] and not Path("clips/captions.jsonl").exists()
+    assert not Path("a.gif").exists() and not [*Path("runs").rglob("*.distcp")] and not [*Path(".").rglob("*.tmp")] and not Path("clips/captions.jsonl").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

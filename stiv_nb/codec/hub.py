@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['HubConfig', 'DiffusersVAE', 'HFTextEncoder', 'open_codec']
 
-# %% ../../nbs/16_hub.ipynb #e5a357cd
+# %% ../../nbs/16_hub.ipynb #496dee97
+import functools
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +32,7 @@ def _fetch(load, source:str, what:str):
     try: return load(name, subfolder=folder) if folder else load(name)
     except Exception as e: raise FileNotFoundError(f"{what} {source!r} can't be loaded ({type(e).__name__}): it is no folder with a model, and the Hub did not deliver it. Check the name, the network, and the licence at huggingface.co") from None
 
-# %% ../../nbs/16_hub.ipynb #221c0dce
+# %% ../../nbs/16_hub.ipynb #f6866a5a
 class DiffusersVAE(nn.Module):
     "An `AutoencoderKL` of diffusers, frame by frame, with the interface of `TinyVAE`"
     def __init__(self,
@@ -40,7 +41,8 @@ class DiffusersVAE(nn.Module):
     ):
         super().__init__()
         self.config, self.chunk = HubConfig(source), chunk
-        self.net = _fetch(_library('diffusers').AutoencoderKL.from_pretrained, source, 'VAE').eval().requires_grad_(False)
+        load = functools.partial(_library('diffusers').AutoencoderKL.from_pretrained, low_cpu_mem_usage=False)   # True needs one more package
+        self.net = _fetch(load, source, 'VAE').eval().requires_grad_(False)
         c = self.net.config
         self.register_buffer('mean', torch.full((c.latent_channels,), float(getattr(c, 'shift_factor', None) or 0.)), persistent=False)
         self.register_buffer('std', torch.full((c.latent_channels,), 1/c.scaling_factor), persistent=False)

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['write_aside', 'checkpoints', 'save_checkpoint', 'load_checkpoint', 'check_folder_of_run', 'RunFolder', 'StopAsked']
 
-# %% ../../nbs/67_checkpoint.ipynb #20ad0f67
+# %% ../../nbs/67_checkpoint.ipynb #de3da9c9
 import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import warnings
 from pathlib import Path
 import torch
 from .parallel import World
@@ -28,13 +29,19 @@ def write_aside(
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../../nbs/67_checkpoint.ipynb #a3ab0412
+# %% ../../nbs/67_checkpoint.ipynb #2400885c
 def checkpoints(
     folder,      # of checkpoints
 ) -> list[Path]: # whole ones, the oldest first
     "The checkpoints in a folder"
     folder = Path(folder)
     return sorted(p for p in folder.iterdir() if re.fullmatch(r'step-\d{8}', p.name)) if folder.is_dir() else []
+
+def _quietly(f, *args, **kwargs):
+    "One process alone is no reason for a warning"
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='torch.distributed is disabled')
+        return f(*args, **kwargs)
 
 def save_checkpoint(
     folder,             # of checkpoints
@@ -53,7 +60,7 @@ def save_checkpoint(
         tmp.mkdir(parents=True)
     world.wait()
     failed = None
-    try: dcp.save(state, checkpoint_id=tmp, no_dist=world.size == 1)
+    try: _quietly(dcp.save, state, checkpoint_id=tmp, no_dist=world.size == 1)
     except (Exception, dcp.CheckpointException) as e: failed = e
     if world.main and not failed:
         (tmp/'notes.json').write_text(json.dumps(notes))
@@ -74,7 +81,7 @@ def load_checkpoint(
     path = Path(path)
     try:
         notes = json.loads((path/'notes.json').read_text())
-        dcp.load(state, checkpoint_id=path, no_dist=world.size == 1)
+        _quietly(dcp.load, state, checkpoint_id=path, no_dist=world.size == 1)
     except (Exception, dcp.CheckpointException) as e:
         why = (str(e).strip().splitlines() or [type(e).__name__])[-1]
         raise ValueError(f"checkpoint {path} can't be read ({why[:150]}); delete that folder to go on from the one before") from None
