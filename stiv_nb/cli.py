@@ -162,3 +162,8 @@ def stiv(
     "Runs a command inside Python: for notebooks and tests"
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out): code = main([str(a) for a in args])
     return code, out.getvalue().rstrip()
+
+# %% ../nbs/95_cli.ipynb #109c67cb
+if __name__ == '__main__' and '__file__' in globals():   # python -m stiv_nb.cli, as torchrun starts it
+    from stiv_nb.cli import main
+    sys.exit(main())

@@ -6,11 +6,10 @@
 __all__ = ['hue_strength', 'find_objects', 'measure', 'shape_fit', 'read_motion', 'read_camera', 'look', 'compare', 'judge',
            'steadiness', 'quality_scores', 'semantic_scores', 'i2v_scores', 'ShapeOracle']
 
-# %% ../../nbs/12_oracle.ipynb #3a3fcaca
+# %% ../../nbs/12_oracle.ipynb #a486b5fc
 import math
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 from .shapes import COLOURS, SHAPES, SPEEDS, WINDOW, relation, shape_distance
 

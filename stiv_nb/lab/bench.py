@@ -6,7 +6,7 @@
 __all__ = ['VARIANTS', 'bench_matmul', 'ToyStep', 'count_flops', 'bench_step', 'bench_operators', 'toy_pipeline',
            'bench_sampling', 'bench_import', 'bench', 'print_bench']
 
-# %% ../../nbs/91_bench.ipynb #708f4ec4
+# %% ../../nbs/91_bench.ipynb #47613537
 import contextlib
 import datetime
 import os
@@ -14,8 +14,6 @@ import statistics
 import subprocess
 import sys
 import time
-import warnings
-from dataclasses import replace
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -50,8 +48,8 @@ def bench_matmul(
             rows.append(dict(shape=[n, k, m], dtype=dtype, gflops=2*n*k*m / statistics.median(times) / 1e9))
     return rows
 
-# %% ../../nbs/91_bench.ipynb #e098c3c1
-VARIANTS = ('fp32', 'compiled', 'bf16 weights', 'bf16 autocast')
+# %% ../../nbs/91_bench.ipynb #8a747062
+VARIANTS = ('fp32', 'compiled', 'bf16', 'bf16 compiled', 'bf16 weights')
 
 class _Half(nn.Module):
     "A model in bfloat16 that is called and answers in float32"
@@ -60,7 +58,7 @@ class _Half(nn.Module):
     def forward(self, z_t, t, text, pooled, micro, mask, keep):
         return self.model(z_t.bfloat16(), t, text.bfloat16(), pooled.bfloat16(), micro, mask, keep).float()
 
-# %% ../../nbs/91_bench.ipynb #d1da4135
+# %% ../../nbs/91_bench.ipynb #2c0c3f25
 class ToyStep:
     "A training step of a recipe on random latents: loss, backward, AdaFactor, EMA"
     def __init__(self,
@@ -75,15 +73,14 @@ class ToyStep:
         for p in model.parameters():
             if not p.any(): nn.init.normal_(p, std=.02)   # zeros at the output would let no gradient through
         self.data = torch.randn(b, recipe.data.n_frames, c.channels, side, side), text(b), text(1), torch.ones(b, 6)
-        if variant == 'bf16 autocast': warnings.filterwarnings('ignore', message='Mismatch dtype')   # autocast's own RMSNorm says so in each step
-        if variant == 'compiled':
+        if 'compiled' in variant:
             for block in [*model.blocks, *model.extra_blocks]: block.compile(dynamic=True)
         self.model = _Half(model) if variant == 'bf16 weights' else model
         self.optim, self.ema = AdaFactor(model.parameters(), o.lr, o.beta1, o.beta2), EMA(self.model, o.ema)
 
     def gradients(self):
         "Loss and backward pass"
-        with torch.autocast('cpu', torch.bfloat16) if self.variant == 'bf16 autocast' else contextlib.nullcontext():
+        with torch.autocast('cpu', torch.bfloat16) if self.variant in ('bf16', 'bf16 compiled') else contextlib.nullcontext():
             loss, _ = training_loss(self.model, *self.data, self.recipe, self.count, torch.arange(self.recipe.run.batch))
         loss.mean().backward()
         return loss.mean().item()
@@ -167,7 +164,7 @@ def bench_import() -> dict: # seconds of torch, and of the package on top of it
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
     return dict(torch=float(out[0]), stiv_nb=float(out[1]))
 
-# %% ../../nbs/91_bench.ipynb #8b5e5c9c
+# %% ../../nbs/91_bench.ipynb #fb04339b
 def bench(
     quick:bool=False,   # small batches, no compiler: seconds instead of minutes
     note=lambda part: None, # called with the name of each part before it starts
@@ -176,7 +173,7 @@ def bench(
     recipe = change(RECIPES['demo-stiv'], run__batch=4) if quick else RECIPES['demo-stiv']
     out = dict(where=machine(), date=datetime.date.today().isoformat())
     for name, part in dict(matmul=lambda: bench_matmul(seconds=.05 if quick else .3),
-                           step=lambda: bench_step(recipe, [v for v in VARIANTS if not quick or v != 'compiled'], 2 if quick else 9),
+                           step=lambda: bench_step(recipe, [v for v in VARIANTS if not quick or 'compiled' not in v], 2 if quick else 9),
                            operators=lambda: bench_operators(recipe, repeats=1 if quick else 3), sampling=lambda: bench_sampling(toy_pipeline(), repeats=2 if quick else 5), import_s=bench_import).items():
         note(name)
         out[name] = part()

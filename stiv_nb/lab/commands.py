@@ -205,17 +205,27 @@ def cmd_demo(
     print(table(demo.benches))
     print(write_report(demo, path/'report.html') or path/'report.html')
 
-# %% ../../nbs/96_commands.ipynb #2761c59c
+# %% ../../nbs/96_commands.ipynb #64cb4986
 @command('stiv bench --json bench.json')
 def cmd_bench(
     quick:bool=False, # small batches, no compiler: seconds instead of minutes
     json:str=None,    # file for the numbers
+    peer:bool=False,  # our model beside diffusers' Latte instead, and cost against the length of a clip
+    device:str='cpu', # for --peer: cpu or cuda
 ):
     "Measures this machine: matrix products, training steps, sampling, and where the time goes"
     path = check_out(Path(json), ('.json',)) if json else None
     from json import dumps
     from stiv_nb.lab.bench import bench, print_bench
     from stiv_nb.train.checkpoint import write_aside
-    result = bench(quick, note=lambda part: print(f'measuring {part} ...', file=sys.stderr))
-    print_bench(result)
+    note = lambda part: print(f'measuring {part} ...', file=sys.stderr)
+    if peer:
+        from stiv_nb.lab.peer import bench_against_peer, peer_table
+        from stiv_nb.train.parallel import join_world
+        result = bench_against_peer(join_world(device).device.type, note)
+        print(peer_table(result['rows']))
+        for r in result['frames']: print('{frames:4} frames: space, then time {factorised:.3f} s, all tokens at once {full:.3f} s'.format(**r))
+    else:
+        result = bench(quick, note)
+        print_bench(result)
     if path: write_aside(path, lambda p: p.write_text(dumps(result, indent=1) + '\n'))

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['modulate', 'Modulation', 'SharedAdaLN', 'Gain', 'Block']
 
-# %% ../../nbs/34_block.ipynb #568120fa
+# %% ../../nbs/34_block.ipynb #421f76a1
 from typing import NamedTuple
 import torch
 from torch import Tensor, nn
-from einops import rearrange
 from .attention import CrossAttention, SelfAttention
 from .singleton import stateless_norm
 

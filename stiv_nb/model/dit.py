@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['MODELS', 'ModelConfig', 'DiT', 'count_parameters']
 
-# %% ../../nbs/36_dit.ipynb #8d3aa465
+# %% ../../nbs/36_dit.ipynb #25eb52fb
 from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
-from einops import rearrange
 from .block import Block, SharedAdaLN, modulate
 from .cubify import cubify, uncubify
 from .maskdit import put_back, take

@@ -5,11 +5,9 @@
 # %% auto #0
 __all__ = ['take_time', 'inflate']
 
-# %% ../../nbs/40_temporal.ipynb #116ae35d
+# %% ../../nbs/40_temporal.ipynb #e90c53fa
 import re
-from dataclasses import replace
 import torch
-from torch import Tensor
 from .cubify import inflate_in, inflate_out
 from .dit import DiT, ModelConfig
 

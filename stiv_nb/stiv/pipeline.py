@@ -6,7 +6,7 @@
 __all__ = ['SHIPPED', 'Defaults', 'best_device', 'check_number', 'check_prompts', 'place_images', 'Pipeline', 'save_pipeline',
            'load_pipeline', 'load']
 
-# %% ../../nbs/53_pipeline.ipynb #45aa6699
+# %% ../../nbs/53_pipeline.ipynb #13393dff
 import json
 import math
 import os
@@ -24,7 +24,7 @@ from ..data.video import Video, from_uint8, read_image, to_uint8
 from ..flow.times import slot_normal
 from ..model.dit import DiT, ModelConfig
 from .condition import Text
-from .sampler import MODES, guided_velocity, sample
+from .sampler import guided_velocity, sample
 
 # %% ../../nbs/53_pipeline.ipynb #369ddc12
 @dataclass(frozen=True, kw_only=True)

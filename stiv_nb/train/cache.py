@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['sample_order', 'LatentData', 'fake_data']
 
-# %% ../../nbs/62_cache.ipynb #2dea692b
+# %% ../../nbs/62_cache.ipynb #4b26e633
 import copy
+import functools
 import torch
 from torch import Tensor
 from ..data.shapes import uniform
 from ..stiv.condition import Text
 
-# %% ../../nbs/62_cache.ipynb #ff19e1da
+# %% ../../nbs/62_cache.ipynb #61e3f3b8
 def sample_order(
     seed:int,     # of the run
     step:int,     # training step
@@ -23,12 +24,15 @@ def sample_order(
     "Each clip once per epoch, in an order that depends on the seed and the epoch only"
     place = step*batch + slots
     epochs, out = place // n, torch.empty_like(slots)
-    for e in epochs.unique().tolist():
-        order = uniform(seed, torch.arange(n), 7_000_000 + e).argsort()
-        out[epochs == e] = order[place[epochs == e] % n]
+    for e in epochs.unique().tolist(): out[epochs == e] = _shuffled(seed, e, n)[place[epochs == e] % n]
     return out
 
-# %% ../../nbs/62_cache.ipynb #e96dd16e
+@functools.lru_cache(maxsize=4)
+def _shuffled(seed:int, epoch:int, n:int) -> Tensor:
+    "All clips in the order of an epoch; ten million take seconds, so it is kept"
+    return uniform(seed, torch.arange(n), 7_000_000 + epoch).argsort()
+
+# %% ../../nbs/62_cache.ipynb #9da9a892
 class LatentData:
     "Clean latents, captions and micro-conditions of a data set, encoded once"
     def __init__(self,
@@ -56,6 +60,14 @@ class LatentData:
         self.table, self.null = (Text(*(x.cpu() for x in text.encode(c))) for c in (list(table), ['']))
 
     def __len__(self): return len(self.z1)
+    @property
+    def shape(self): return tuple(self.z1.shape[1:])           # (f, c, h, w)
+    @property
+    def len_text(self): return self.table.mask.shape[1]        # tokens of the longest caption
+
+    def order(self, seed:int, step:int, slots:Tensor, batch:int) -> Tensor:
+        "Which clip goes to which slot of a step"
+        return sample_order(seed, step, slots, batch, len(self))
 
     def split(self,
         n:int, # clips of the second part, from the end; 0: there is no second part

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['write_aside', 'checkpoints', 'save_checkpoint', 'load_checkpoint', 'check_folder_of_run', 'RunFolder', 'StopAsked']
 
-# %% ../../nbs/67_checkpoint.ipynb #de3da9c9
+# %% ../../nbs/67_checkpoint.ipynb #d7d615ab
 import contextlib
 import json
 import os
@@ -14,7 +14,6 @@ import shutil
 import signal
 import warnings
 from pathlib import Path
-import torch
 from .parallel import World
 
 # %% ../../nbs/67_checkpoint.ipynb #b4b76c3a

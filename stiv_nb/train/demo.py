@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['demo_recipes', 'Demo', 'run_demo', 'save_demo']
 
-# %% ../../nbs/65_demo.ipynb #6fa98da6
+# %% ../../nbs/65_demo.ipynb #a679d34e
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,6 @@ from ..codec.vae import train_vae
 from ..data.shapes import VOCABULARY, ShapeWorld
 from ..eval.report import machine
 from ..eval.toybench import ceiling, evaluate, table
-from ..stiv.pipeline import Pipeline, load_pipeline
 from .cache import LatentData
 from .checkpoint import check_folder_of_run
 from .loop import Bar, open_data, train

@@ -6,10 +6,11 @@
 __all__ = ['TIME', 'NOISE', 'DROP_TEXT', 'DROP_IMAGE', 'PATCHES', 'FRAME', 'training_loss', 'Bar', 'LivePlot', 'start_model',
            'build_model', 'open_data', 'Run', 'Trainer', 'pipeline_of', 'train', 'rehearse']
 
-# %% ../../nbs/63_loop.ipynb #76861faf
+# %% ../../nbs/63_loop.ipynb #d64b057f
 import dataclasses
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 import torch
@@ -23,7 +24,7 @@ from ..model.inflate import inflate, take_time
 from ..model.maskdit import choose_patches
 from ..stiv.condition import Text, choose_given, drop_text, loss_weight, replace_frames
 from ..stiv.pipeline import Defaults, Pipeline, load_pipeline
-from .cache import LatentData, fake_data, sample_order
+from .cache import LatentData, fake_data
 from .checkpoint import RunFolder, StopAsked, check_folder_of_run, checkpoints, load_checkpoint, save_checkpoint
 from .optim import EMA, AdaFactor, rate_at
 from .parallel import Watch, World, join_world, my_slots, parallelize, place_weights, whole
@@ -153,7 +154,7 @@ class Run:
     @property
     def loss(self): return self.metrics[-1]['loss'] if self.metrics else math.nan
 
-# %% ../../nbs/63_loop.ipynb #5d571606
+# %% ../../nbs/63_loop.ipynb #d6b413f7
 _SUMS = 5   # samples, their losses, steps, gradient norms, skipped steps; behind these: losses by time, and how many
 
 class Trainer:
@@ -175,12 +176,24 @@ class Trainer:
         self.model = build_model(recipe, start, self.world, start_time)
         self.optim, self.ema = AdaFactor(self.model.parameters(), o.lr, o.beta1, o.beta2), EMA(self.model, o.ema, recipe.parallel.ema_offload)
         self.null, self.step, self.usual, self.waited, self.sums = Text(*(x.to(self.device) for x in data.null)), 0, None, 0., None
+        self.pool, self.ahead = ThreadPoolExecutor(1), None
 
-    def _losses(self, data, index, slots, recipe, frame=None, t=None):
-        began = time.perf_counter()
-        z1, text, micro = data.batch(index, frame)
-        z1, text, micro = z1.to(self.device), Text(*(x.to(self.device) for x in text)), micro.to(self.device)
+    def _fetch(self, step:int, slots:Tensor):
+        "Clips of some slots of a step; single frames, if it is their turn"
+        r = self.recipe
+        single = r.data.image_every and step % r.data.image_every == 0
+        return self.data.batch(self.data.order(r.run.seed, step, slots, r.run.batch), slot_uniform(r.run.seed, step, slots, FRAME) if single else None)
+
+    def _next(self, step:int, slots:Tensor, then:tuple):
+        "Clips that a thread has fetched while the last step ran; it goes on with those of `then`, a (step, slots)"
+        began, (at, ahead) = time.perf_counter(), self.ahead or (None, None)
+        got = ahead.result() if at == (step, int(slots[0])) else self._fetch(step, slots)
+        self.ahead = (then[0], int(then[1][0])), self.pool.submit(self._fetch, *then)
         self.waited += time.perf_counter() - began
+        return got
+
+    def _losses(self, clips, slots, recipe, t=None):
+        z1, text, micro = clips[0].to(self.device), Text(*(x.to(self.device) for x in clips[1])), clips[2].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.parallel.precision == 'bf16' and self.world.size == 1):
             return training_loss(self.model, z1, text, self.null, micro, recipe, self.step, slots, t)
 
@@ -188,11 +201,10 @@ class Trainer:
         "One update; the step is counted from 0"
         r, o, world, sums = self.recipe, self.recipe.optim, self.world, []
         helpings = my_slots(r.run.batch, world, r.parallel.accumulate)
-        single = r.data.image_every and self.step % r.data.image_every == 0
         for i, slots in enumerate(helpings):
+            then = (self.step, helpings[i + 1]) if i + 1 < len(helpings) else (self.step + 1, helpings[0])
             if world.size > 1: self.model.set_requires_gradient_sync(i == len(helpings) - 1)
-            frame = slot_uniform(r.run.seed, self.step, slots, FRAME) if single else None
-            losses, t = self._losses(self.data, sample_order(r.run.seed, self.step, slots, r.run.batch, len(self.data)), slots, r, frame)
+            losses, t = self._losses(self._next(self.step, slots, then), slots, r)
             (losses.sum() * (world.size / r.run.batch)).backward()     # sharded gradients are averages over the processes
             sums.append(torch.cat([torch.stack([losses.new_tensor(len(losses)), losses.detach().sum()]), losses.new_zeros(_SUMS - 2), *loss_by_time(losses.detach(), t)]))
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip)
@@ -214,7 +226,7 @@ class Trainer:
         o, r, B = self.recipe.optim, self.recipe.run, self.recipe.run.batch
         if math.isfinite(norm) and not (o.spike and self.usual and norm > o.spike*self.usual): return False
         if o.guard == 'skip': return True
-        clips = sample_order(r.seed, self.step, torch.arange(B), B, len(self.data)).tolist()
+        clips = self.data.order(r.seed, self.step, torch.arange(B), B).tolist()
         usual = f', usually about {self.usual:.3g}' if self.usual else ''
         raise FloatingPointError(f"gradient norm {norm:.3g} at step {self.step}{usual}; the batch is clips {', '.join(map(str, clips[:8]))}{', …' if B > 8 else ''} (seed {r.seed}); the last checkpoint is kept. Try a smaller optim.lr than {o.lr}, or optim.guard=skip")
 
@@ -226,7 +238,8 @@ class Trainer:
         plain = replace(r, condition=replace(r.condition, p_drop_text=0., p_drop_image=0.), run=replace(r.run, p_drop_patches=0.))
         step, self.step = self.step, 0                                                        # the same noise whenever it is called
         slots = my_slots(n, self.world)[0]
-        out = [self._losses(self.val, slots, slots, plain, t=torch.full((len(slots),), (i + .5)/8, device=self.device))[0].sum() for i in range(8)]
+        clips = self.val.batch(slots)
+        out = [self._losses(clips, slots, plain, t=torch.full((len(slots),), (i + .5)/8, device=self.device))[0].sum() for i in range(8)]
         self.step = step
         by_time = (self.world.total(torch.stack(out).double().cpu()) / n).tolist()
         return dict(val_loss=sum(by_time)/8, val_by_time=by_time)
@@ -236,9 +249,9 @@ class Trainer:
         r, f, total = self.recipe, self.recipe.data.n_frames, self.world.total(self.sums).tolist()
         n, loss, steps, norm, skipped = total[:_SUMS]
         by_time, counts = total[_SUMS:_SUMS + (len(total) - _SUMS)//2], total[_SUMS + (len(total) - _SUMS)//2:]
-        shape = f, self.data.z1.shape[-2], self.data.z1.shape[-1], r.run.p_drop_patches
+        shape = f, *self.data.shape[-2:], r.run.p_drop_patches
         speed = n/seconds
-        flops = 3 * speed * sum(forward_flops(r.model, *shape, len_text=self.data.table.mask.shape[1]).values())
+        flops = 3 * speed * sum(forward_flops(r.model, *shape, len_text=self.data.len_text).values())
         gpu = next((g for k, g in GPUS.items() if self.device.type == 'cuda' and k in torch.cuda.get_device_name().lower()), None)
         peak = dict(mfu=flops/self.world.size/gpu.flops) if gpu else {}
         if self.device.type == 'cuda': peak['peak_gb'] = torch.cuda.max_memory_allocated()/1e9

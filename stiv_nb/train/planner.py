@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['KEPT', 'GPUS', 'grid', 'n_tokens', 'forward_flops', 'GPU', 'Plan', 'plan']
 
-# %% ../../nbs/68_planner.ipynb #54572691
+# %% ../../nbs/68_planner.ipynb #3673d446
 from dataclasses import dataclass, field
 import torch
 from ..model.dit import DiT, ModelConfig, count_parameters
-from .recipe import Recipe, change
+from .recipe import Recipe
 
 # %% ../../nbs/68_planner.ipynb #139037ea
 def grid(

@@ -18,11 +18,12 @@ from ..flow.times import TIMES
 from ..model.dit import MODELS, ModelConfig
 from ..stiv.condition import ConditionConfig
 
-# %% ../../nbs/60_recipe.ipynb #2eb933e2
+# %% ../../nbs/60_recipe.ipynb #f9494bfb
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     "Which clips"
     source:str = 'shapes'       # "shapes" (the toy world) or a folder of clips with captions.jsonl
+    cache:str|None = None       # folders of latents filled by `stiv cache`, separated by commas, one per shape; None: encoded when the run starts
     size:int = 32               # pixels
     n_frames:int = 8            # frames per clip; 1 trains text-to-image
     stride:int = 1              # source frames per step
