@@ -95,7 +95,7 @@ def test_help_is_there_at_once():
 
 def test_every_command_has_help_and_an_example():
     fine("--help")
-    assert set(COMMANDS) == {"demo", "sample", "train", "recipe", "eval", "data make", "data look", "data check", "bench", "doctor", "plan", "pipeline"}
+    assert set(COMMANDS) == {"demo", "sample", "train", "recipe", "eval", "data make", "data look", "data check", "bench", "doctor", "plan", "pipeline", "cache"}
     for name, (f, example) in COMMANDS.items():
         text = " ".join(fine(*name.split(), "--help").split())
         assert f.__doc__ in text and f"Example: {example}" in text and example.startswith(f"stiv {name}")

@@ -71,19 +71,23 @@ def last_step(out): return int(checkpoints(out/"checkpoints")[-1].name[5:]) if c
 
 def test_killed_at_random_moments(tmp_path):
     draw, straight = random.Random(0), tmp_path/"straight"
-    run(1, "loop", straight, n_steps=60)
-    out = tmp_path/"killed"
-    for _ in range(int(os.environ.get("STIV_KILLS", 3))):
+    kills = int(os.environ.get("STIV_KILLS", 3))
+    n_steps, out, done = max(60, 30*kills), tmp_path/"killed", 0
+    run(1, "loop", straight, n_steps=n_steps)
+    for _ in range(kills):
         before = last_step(out)
-        p = start(1, "loop", out, n_steps=60)
+        p = start(1, "loop", out, n_steps=n_steps)
         end = time.time() + 60
         while last_step(out) <= before and p.poll() is None and time.time() < end: time.sleep(.005)
         time.sleep(draw.random()*.2)
-        if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
+        if p.poll() is None:
+            os.killpg(p.pid, signal.SIGKILL)
+            done += 1
         p.communicate()
         assert last_step(out) >= before
-        if last_step(out) == 60: break
-    run(1, "loop", out, n_steps=60)
+        if last_step(out) == n_steps: break
+    print(f"{done} kills, the last at step {last_step(out)} of {n_steps}")
+    run(1, "loop", out, n_steps=n_steps)
     read = lambda folder: [{k: m[k] for k in ("step", "loss", "grad_norm")} for m in map(json.loads, (folder/"metrics.jsonl").read_text().splitlines())]
     assert read(out) == read(straight)
 

@@ -205,13 +205,15 @@ def cmd_demo(
     print(table(demo.benches))
     print(write_report(demo, path/'report.html') or path/'report.html')
 
-# %% ../../nbs/96_commands.ipynb #64cb4986
+# %% ../../nbs/96_commands.ipynb #75282351
 @command('stiv bench --json bench.json')
 def cmd_bench(
     quick:bool=False, # small batches, no compiler: seconds instead of minutes
     json:str=None,    # file for the numbers
     peer:bool=False,  # our model beside diffusers' Latte instead, and cost against the length of a clip
-    device:str='cpu', # for --peer: cpu or cuda
+    train:str=None,   # a recipe instead: throughput, MFU and memory of its training steps
+    batch:int=8,      # for --train: clips of one step
+    device:str=None,  # for --peer and --train: cpu or cuda; if left out, the best there is
 ):
     "Measures this machine: matrix products, training steps, sampling, and where the time goes"
     path = check_out(Path(json), ('.json',)) if json else None
@@ -222,9 +224,15 @@ def cmd_bench(
     if peer:
         from stiv_nb.lab.peer import bench_against_peer, peer_table
         from stiv_nb.train.parallel import join_world
-        result = bench_against_peer(join_world(device).device.type, note)
+        result = bench_against_peer(join_world(device or 'cpu').device.type, note)
         print(peer_table(result['rows']))
         for r in result['frames']: print('{frames:4} frames: space, then time {factorised:.3f} s, all tokens at once {full:.3f} s'.format(**r))
+    elif train:
+        from stiv_nb.lab.runs import open_recipe
+        from stiv_nb.lab.throughput import bench_recipe, print_recipe_bench
+        from stiv_nb.train.parallel import join_world
+        result = bench_recipe(open_recipe(train), batch, join_world(device).device, note)
+        print_recipe_bench(result)
     else:
         result = bench(quick, note)
         print_bench(result)

@@ -16,7 +16,7 @@ from ..train.checkpoint import write_aside
 from ..train.loop import LivePlot
 from ..train.recipe import Recipe, to_yaml
 
-# %% ../../nbs/93_scaling.ipynb #f7952232
+# %% ../../nbs/93_scaling.ipynb #8f96d66b
 def launch(
     recipe:Recipe,     # what to train
     folder,            # of the run; goes on if there is a checkpoint
@@ -34,10 +34,13 @@ def launch(
     line = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes), '-m', 'stiv_nb.cli', 'train', str(source), '--folder', str(folder), '--resume']
     with open(folder/'log.txt', 'a') as log: return subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True)
 
-def tail(path:Path, n:int=5) -> str:
-    "The last lines of a log, bars as their last state"
+def tail(
+    path:Path, # a log
+    n:int=5,   # lines, if stiv said nothing
+) -> str:
+    "What stiv said in a log, or else its last lines"
     lines = path.read_text(errors='replace').replace('\r', '\n').splitlines() if path.exists() else []
-    return '\n'.join([l for l in lines if l.strip()][-n:])
+    return '\n'.join([l for l in lines if l.startswith('stiv: ')] or [l for l in lines if l.strip()][-n:])
 
 def follow(
     process:subprocess.Popen, # from `launch`

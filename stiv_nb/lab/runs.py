@@ -127,7 +127,7 @@ def draw_strips(
     write_aside(path, lambda p: fig.savefig(p, format='png'))
     plt.close(fig)
 
-# %% ../../nbs/97_runs.ipynb #635c96d0
+# %% ../../nbs/97_runs.ipynb #e775b295
 @command('stiv train demo-t2i --run.n_steps 200 --optim.cooldown 0 --run.batch 16')
 def cmd_train(
     recipe:str,        # a recipe's name, a YAML file, or the folder of a run; see stiv recipe. Any field can follow as --part.field VALUE. Codec and text encoder come from codec.folder, else from run.start, else from the shipped toy; for clips of your own (data.source) they are trained first
@@ -167,7 +167,9 @@ def _run(r, folder:Path, resume:bool):
     gap = {k: v for k, v in differences(open_recipe(str(folder)), r).items() if not k.startswith('parallel.') and not k.endswith(('_every', '.keep'))} if there else {}
     if gap: raise ValueError(f"{folder} was started with another recipe: " + ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in gap.items()))
     clips, photo = open_data(r)
-    start, bar = open_checkpoint(r.run.start) if r.run.start else None, lambda name: Bar(name) if main else None
+    start = open_checkpoint(r.run.start) if r.run.start else None
+    if start: start.model.cpu()                                   # the trainer copies it to where it belongs
+    bar = lambda name: Bar(name) if main else None
     vae, text = _encoders(r, start, clips, folder)
     data = _open_cache(r, vae, text) if r.data.cache else LatentData(clips, vae, text, r.data.n_clips + r.data.n_val, photo, report=bar('encode'))
     strips = lambda pipe, step: draw_strips(pipe, clips, folder/'samples'/f'{step:06}.png', f'step {step}')

@@ -16,8 +16,8 @@ from .rope import apply_rope
 FOLDS = dict(space='b f s n e -> (b f) n s e', time='b f s n e -> b (s n) f e')   # tokens -> (batch, heads, length, e)
 BACK  = dict(space='(b f) n s e -> b f s (n e)', time='b (s n) f e -> b f s (n e)') # and back
 
-# %% ../../nbs/33_attention.ipynb #0c0411b5
-SHORT = 64*64   # query-key pairs per head up to which a CPU does better with the products written out
+# %% ../../nbs/33_attention.ipynb #c3ca10f7
+SHORT = 128*128   # query-key pairs per head up to which a CPU does better with the products written out
 
 def attend(
     q:Tensor,              # (b, n, lq, e)
@@ -25,15 +25,16 @@ def attend(
     v:Tensor,              # (b, n, lk, e)
     mask:Tensor|None=None, # bool, broadcastable to (b, n, lq, lk), True where a query may look; None: everywhere
 ) -> Tensor:               # (b, n, lq, e)
-    "softmax(q kᵀ / √e) v, by the kernel that suits device and lengths (ours)"
+    "softmax(q kᵀ / √e) v in the type of `v`, by the kernel that suits device and lengths (ours)"
     if q.device.type != 'cpu': return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    kind = v.dtype
     with torch.autocast('cpu', enabled=False):
         q, k, v = (u.to(torch.promote_types(u.dtype, torch.float32)) for u in (q, k, v))
-        if q.shape[-2] * k.shape[-2] > SHORT: return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if q.shape[-2] * k.shape[-2] > SHORT: return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).to(kind)
         b, n = q.shape[:2]
         a = torch.bmm((q * q.shape[-1]**-.5).flatten(0, 1), k.flatten(0, 1).mT).unflatten(0, (b, n))  # (b, n, lq, lk)
         if mask is not None: a = a.masked_fill(~mask, float('-inf'))
-        return torch.bmm(a.softmax(-1).flatten(0, 1), v.flatten(0, 1)).unflatten(0, (b, n))
+        return torch.bmm(a.softmax(-1).flatten(0, 1), v.flatten(0, 1)).unflatten(0, (b, n)).to(kind)
 
 # %% ../../nbs/33_attention.ipynb #6805a987
 class HeadNorm(nn.RMSNorm):

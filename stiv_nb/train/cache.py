@@ -32,7 +32,7 @@ def _shuffled(seed:int, epoch:int, n:int) -> Tensor:
     "All clips in the order of an epoch; ten million take seconds, so it is kept"
     return uniform(seed, torch.arange(n), 7_000_000 + epoch).argsort()
 
-# %% ../../nbs/62_cache.ipynb #9da9a892
+# %% ../../nbs/62_cache.ipynb #d2e6b9a7
 class LatentData:
     "Clean latents, captions and micro-conditions of a data set, encoded once"
     def __init__(self,
@@ -65,7 +65,12 @@ class LatentData:
     @property
     def len_text(self): return self.table.mask.shape[1]        # tokens of the longest caption
 
-    def order(self, seed:int, step:int, slots:Tensor, batch:int) -> Tensor:
+    def order(self,
+        seed:int,     # of the run
+        step:int,     # training step
+        slots:Tensor, # (b,) long, places in the global batch
+        batch:int,    # size of the global batch
+    ) -> Tensor:      # (b,) long, for `batch`
         "Which clip goes to which slot of a step"
         return sample_order(seed, step, slots, batch, len(self))
 

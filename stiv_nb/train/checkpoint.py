@@ -28,7 +28,7 @@ def write_aside(
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../../nbs/67_checkpoint.ipynb #2400885c
+# %% ../../nbs/67_checkpoint.ipynb #7dff4872
 def checkpoints(
     folder,      # of checkpoints
 ) -> list[Path]: # whole ones, the oldest first
@@ -55,7 +55,7 @@ def save_checkpoint(
     folder, name = Path(folder), f'step-{step:08}'
     tmp = folder/f'.{name}'
     if world.main:
-        shutil.rmtree(tmp, ignore_errors=True)
+        for left in folder.glob('.step-*'): shutil.rmtree(left, ignore_errors=True)   # of a process that was killed
         tmp.mkdir(parents=True)
     world.wait()
     failed = None
@@ -86,7 +86,7 @@ def load_checkpoint(
         raise ValueError(f"checkpoint {path} can't be read ({why[:150]}); delete that folder to go on from the one before") from None
     return notes
 
-# %% ../../nbs/67_checkpoint.ipynb #0ece64a7
+# %% ../../nbs/67_checkpoint.ipynb #79bf04e0
 def _lines(path:Path) -> list:
     "The whole lines of a JSON-lines file; a last one that was cut off is left out"
     out = []
@@ -120,7 +120,9 @@ class RunFolder:
             from torch.utils.tensorboard import SummaryWriter
             self.board = SummaryWriter(str(self.folder/'tensorboard'), purge_step=step + 1)
 
-    def log(self, metrics:dict):
+    def log(self,
+        metrics:dict, # "step" and numbers
+    ):
         "One more line, and one more point of each curve"
         self.metrics.append(metrics)
         with open(self.folder/'metrics.jsonl', 'a') as f: f.write(json.dumps(metrics) + '\n')

@@ -154,7 +154,7 @@ class Run:
     @property
     def loss(self): return self.metrics[-1]['loss'] if self.metrics else math.nan
 
-# %% ../../nbs/63_loop.ipynb #d6b413f7
+# %% ../../nbs/63_loop.ipynb #e870e694
 _SUMS = 5   # samples, their losses, steps, gradient norms, skipped steps; behind these: losses by time, and how many
 
 class Trainer:
@@ -244,7 +244,9 @@ class Trainer:
         by_time = (self.world.total(torch.stack(out).double().cpu()) / n).tolist()
         return dict(val_loss=sum(by_time)/8, val_by_time=by_time)
 
-    def metrics(self, seconds:float) -> dict:
+    def metrics(self,
+        seconds:float, # since the last line
+    ) -> dict:         # JSON-able
         "One line of metrics.jsonl from the steps since the last one, of all processes"
         r, f, total = self.recipe, self.recipe.data.n_frames, self.world.total(self.sums).tolist()
         n, loss, steps, norm, skipped = total[:_SUMS]
@@ -264,12 +266,17 @@ class Trainer:
         "All tensors that a resumed run needs, by name; sharded ones as they are"
         return dict(model={k: p.detach() for k, p in self.model.named_parameters()}, ema=self.ema.weights, optim={k: self.optim.state_of(p) for k, p in self.model.named_parameters()})
 
-    def save(self, folder, keep:int=2):
+    def save(self,
+        folder,     # of checkpoints
+        keep:int=2, # so many stay
+    ):
         "Writes a checkpoint; all processes call"
         sums = None if self.sums is None else self.world.total(self.sums).tolist()
         save_checkpoint(folder, self.step, self.state(), dict(recipe=to_yaml(self.recipe), step=self.step, sums=sums, usual=self.usual), self.world, keep)
 
-    def load(self, path):
+    def load(self,
+        path, # a checkpoint
+    ):
         "Goes on where `save` was called, on any number of processes"
         notes = load_checkpoint(path, self.state(), self.world)
         changed = {k: v for k, v in differences(from_yaml(notes['recipe']), self.recipe).items() if not k.startswith('parallel.') and not k.endswith(('_every', '.keep'))}

@@ -23,7 +23,7 @@ from ..stiv.pipeline import best_device
 from .optim import local
 from .recipe import ParallelConfig
 
-# %% ../../nbs/66_parallel.ipynb #53fc71aa
+# %% ../../nbs/66_parallel.ipynb #6754cb76
 @dataclass(frozen=True)
 class World:
     "The processes of a run, seen from one of them"
@@ -34,12 +34,16 @@ class World:
     @property
     def main(self): return self.rank == 0     # the one that writes files and speaks
 
-    def total(self, x:Tensor) -> Tensor:
+    def total(self,
+        x:Tensor, # of the same shape in all processes
+    ) -> Tensor:
         "Sum over the processes"
         if self.size > 1: torch.distributed.all_reduce(x := x.clone())
         return x
 
-    def any(self, flag:bool) -> bool:
+    def any(self,
+        flag:bool, # what this process says
+    ) -> bool:
         "Whether any process says so; all get the same answer"
         return bool(flag) if self.size == 1 else self.total(torch.tensor(float(flag))).item() > 0
 
@@ -161,7 +165,7 @@ def who_is_stuck(
         return f"no step for {min(b[1] for b in beats.values()):.0f} s: " + ', '.join(f"process {r} is at step {b[2]} ({b[3]})" for r, b in beats.items())
     return ''
 
-# %% ../../nbs/66_parallel.ipynb #f81ed5a4
+# %% ../../nbs/66_parallel.ipynb #7af0fdd4
 class Watch:
     "Signs of life of all processes; ends this one, with a message, when another one falls silent"
     def __init__(self,
@@ -171,8 +175,16 @@ class Watch:
         self.world, self.timeout, self.step, self.doing, self.over = world, timeout, 0, 'start', threading.Event()
         if world.size > 1: threading.Thread(target=self._run, daemon=True).start()
 
-    def note(self, step:int, doing:str): self.step, self.doing = step, doing
-    def stop(self): self.over.set()
+    def note(self,
+        step:int,  # steps done
+        doing:str, # one word
+    ):
+        "What to tell the others"
+        self.step, self.doing = step, doing
+
+    def stop(self):
+        "No more signs of life, and none expected"
+        self.over.set()
 
     def _run(self):
         store = torch.distributed.TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False, wait_for_workers=False)

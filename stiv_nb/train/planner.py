@@ -11,7 +11,7 @@ import torch
 from ..model.dit import DiT, ModelConfig, count_parameters
 from .recipe import Recipe
 
-# %% ../../nbs/68_planner.ipynb #139037ea
+# %% ../../nbs/68_planner.ipynb #5a3feb34
 def grid(
     config:ModelConfig, # of the model
     n_frames:int,       # frames of the clip
@@ -23,7 +23,13 @@ def grid(
     f, s = -(-n_frames // config.temporal_patch), h*w // config.patch**2
     return f, s, max(1, round(s*(1 - p_drop)))
 
-def n_tokens(config:ModelConfig, n_frames:int, h:int, w:int, p_drop:float=0.) -> float:
+def n_tokens(
+    config:ModelConfig, # of the model
+    n_frames:int,       # frames of the clip
+    h:int,              # latent rows
+    w:int,              # latent columns
+    p_drop:float=0.,    # share of patches that skip the main blocks
+) -> float:             # main blocks see fewer than extra ones
     "Tokens of a clip as a block sees them, averaged over all blocks"
     f, s, kept = grid(config, n_frames, h, w, p_drop)
     return f * (config.depth*kept + config.extra*s) / (config.depth + config.extra)

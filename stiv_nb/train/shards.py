@@ -81,7 +81,7 @@ def _described(folder:Path) -> dict:
     if found.get('format') != 'stiv_nb cache': raise ValueError(f"{folder} is no cache of latents: it has no cache.json of ours; fill one with stiv cache")
     return found
 
-# %% ../../nbs/69_shards.ipynb #060936e8
+# %% ../../nbs/69_shards.ipynb #7478534c
 class ShardData:
     "A filled cache, with the interface of `LatentData`: items of any index, from shards mapped into memory"
     def __init__(self,
@@ -117,7 +117,12 @@ class ShardData:
         train.n, val.first, val.n = self.n - n, self.first + self.n - n, n
         return train, val
 
-    def order(self, seed:int, step:int, slots:Tensor, batch:int) -> Tensor:
+    def order(self,
+        seed:int,     # of the run
+        step:int,     # training step
+        slots:Tensor, # (b,) long, places in the global batch
+        batch:int,    # size of the global batch
+    ) -> Tensor:      # (b,) long, for `batch`
         "Which clip goes to which slot of a step"
         return sample_order(seed, step, slots, batch, len(self))
 
@@ -135,7 +140,7 @@ class ShardData:
         for i, blob in enumerate(rows['tokens']): tokens[i, :length[i]] = torch.frombuffer(bytearray(blob), dtype=torch.float16).reshape(-1, self.text_width)
         return z1, Text(tokens, floats(rows['pooled'], self.text_width), torch.arange(l) < length[:, None]), micro
 
-# %% ../../nbs/69_shards.ipynb #280eb148
+# %% ../../nbs/69_shards.ipynb #75ec1a69
 class BucketData:
     "Several caches of different shapes; all slots of a step come from one of them"
     def __init__(self,
@@ -147,12 +152,19 @@ class BucketData:
 
     def __len__(self): return int(self.starts[-1])
 
-    def split(self, n:int) -> tuple:
+    def split(self,
+        n:int, # clips of the second part; 0: there is no second part
+    ) -> tuple:
         "The last clips of the first bucket are kept for validation"
         train, val = self.parts[0].split(n)
         return BucketData([train, *self.parts[1:]]), val
 
-    def order(self, seed:int, step:int, slots:Tensor, batch:int) -> Tensor:
+    def order(self,
+        seed:int,     # of the run
+        step:int,     # training step
+        slots:Tensor, # (b,) long, places in the global batch
+        batch:int,    # size of the global batch
+    ) -> Tensor:      # (b,) long, for `batch`
         "Which clip goes to which slot of a step"
         counts = [len(p) // batch for p in self.parts]
         if not sum(counts): raise ValueError(f"no bucket holds a batch of {batch} clips: they have {', '.join(str(len(p)) for p in self.parts)}")
@@ -164,7 +176,10 @@ class BucketData:
         order = sample_order(seed + k, epoch, torch.arange(len(self.parts[k])), len(self.parts[k]), len(self.parts[k]))
         return self.starts[k] + order[turn*batch + slots]
 
-    def batch(self, index:Tensor, frame:Tensor|None=None):
+    def batch(self,
+        index:Tensor,           # (b,) long, all of one bucket
+        frame:Tensor|None=None, # (b,) uniform in [0, 1): takes that frame of each clip
+    ):                          # z1, text, micro
         "A batch of clips of one bucket, or of single frames"
         k = int(torch.searchsorted(self.starts, index[0], right=True)) - 1
         return self.parts[k].batch(index - self.starts[k], frame)
