@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['fingerprint', 'fill_cache', 'ShardData', 'BucketData']
 
-# %% ../../nbs/69_shards.ipynb #62e49ddd
+# %% ../../nbs/69_shards.ipynb #ffb24c1f
+import contextlib
 import hashlib
 import json
 import os
@@ -32,10 +33,20 @@ def fingerprint(
         for k, v in m.state_dict().items(): h.update(k.encode() + v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return h.hexdigest()[:16]
 
-# %% ../../nbs/69_shards.ipynb #2be4a9ad
+# %% ../../nbs/69_shards.ipynb #2e6b4cef
 def _pack(x:Tensor) -> bytes: return x.to(torch.float16).contiguous().numpy().tobytes()
 
 def _shard(folder:Path, i:int) -> Path: return folder/f'shard-{i:06}'
+
+@contextlib.contextmanager
+def _no_bars():
+    "datasets draws a bar for each shard; ours is enough"
+    import datasets
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try: yield
+    finally:
+        if shown: datasets.enable_progress_bars()
 
 def fill_cache(
     folder,            # of the cache; made if it is not there
@@ -67,7 +78,7 @@ def fill_cache(
                 for k, new in dict(z1=map(_pack, z1), tokens=(_pack(t[:l]) for t, l in zip(tokens, length)), pooled=map(_pack, pooled), length=length, micro=micro.tolist(), caption=captions).items(): rows[k] += new
             tmp = folder/f'.shard-{i:06}.{os.getpid()}'
             try:
-                Dataset.from_dict(rows).save_to_disk(str(tmp), num_shards=1)
+                with _no_bars(): Dataset.from_dict(rows).save_to_disk(str(tmp), num_shards=1)
                 os.replace(tmp, _shard(folder, i))
             finally: shutil.rmtree(tmp, ignore_errors=True)
             shape = dict(shape=list(z1.shape[1:]), text_width=text.width)
