@@ -16,7 +16,7 @@ from ..train.checkpoint import write_aside
 from ..train.loop import LivePlot
 from ..train.recipe import Recipe, to_yaml
 
-# %% ../../nbs/93_scaling.ipynb #8f96d66b
+# %% ../../nbs/93_scaling.ipynb #7c7f15e9
 def launch(
     recipe:Recipe,     # what to train
     folder,            # of the run; goes on if there is a checkpoint
@@ -34,6 +34,7 @@ def launch(
     line = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes), '-m', 'stiv_nb.cli', 'train', str(source), '--folder', str(folder), '--resume']
     with open(folder/'log.txt', 'a') as log: return subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True)
 
+# %% ../../nbs/93_scaling.ipynb #68f57cd7
 def tail(
     path:Path, # a log
     n:int=5,   # lines, if stiv said nothing

@@ -17,12 +17,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..eval.report import machine
 from ..model.dit import DiT, ModelConfig
 
-# %% ../../nbs/92_peer.ipynb #b92ffb1e
+# %% ../../nbs/92_peer.ipynb #1b1b33c0
 TASK = dict(batch=2, frames=16, channels=4, side=16, len_text=32, text_width=256)   # what both are given
 
 class Latte(nn.Module):
     "diffusers' Latte, called as our `DiT` is"
-    def __init__(self, width:int, heads:int, layers:int, task:dict):
+    def __init__(self,
+        width:int,  # of its tokens
+        heads:int,  # dividing `width`
+        layers:int, # pairs of blocks
+        task:dict,  # shapes
+    ):
         super().__init__()
         try: from diffusers import LatteTransformer3DModel
         except ModuleNotFoundError: raise ModuleNotFoundError("diffusers is not installed; pip install 'stiv_nb[hub]' brings it") from None
@@ -34,6 +39,7 @@ class Latte(nn.Module):
         "Velocity of a clip (b, f, c, h, w)"
         return self.net(z_t.transpose(1, 2), timestep=1000*t, encoder_hidden_states=text, enable_temporal_attentions=True).sample.transpose(1, 2)
 
+# %% ../../nbs/92_peer.ipynb #13b45b15
 def contestants(
     width:int=384,   # of both
     layers:int=4,    # Latte's pairs of blocks; our blocks
@@ -48,7 +54,7 @@ def contestants(
     deep = min(range(1, 4*layers), key=lambda n: abs(weigh(DiT(replace(config, depth=n))) - weigh(latte)))
     return {'Latte': latte, 'ours, equal layers': DiT(config), 'ours, equal weights': DiT(replace(config, depth=deep)), 'ours, one-frame patches': DiT(replace(config, temporal_patch=1))}
 
-# %% ../../nbs/92_peer.ipynb #514ede89
+# %% ../../nbs/92_peer.ipynb #b78af50b
 def _flops(model, batch, backward:bool) -> int:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         y = model(*batch)
@@ -63,6 +69,7 @@ def _kept(model, batch) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x): model(*batch)
     return sum(n for at, n in seen.items() if at not in mine)
 
+# %% ../../nbs/92_peer.ipynb #1b2e717b
 def bench_peer(
     width:int=384,      # of both
     layers:int=4,       # Latte's pairs of blocks; our blocks
@@ -109,6 +116,7 @@ def bench_peer(
             rows.append(dict(model=k, weights=sum(p.numel() for p in models[k].parameters()), what=what, dtype=dtype, compiled=compiled, device=device, seconds=s, gflop=flops[k]/1e9, gflops=flops[k]/s/1e9, memory=memory[k]))
     return rows
 
+# %% ../../nbs/92_peer.ipynb #8bd1b25f
 def peer_table(
     rows:list, # from `bench_peer`
 ) -> str:
@@ -121,6 +129,7 @@ def peer_table(
         lines += [f"  {r['model']:24}{r['seconds']:9.3f}{r['gflop']:8.1f}{r['gflops']:9.0f}{r['memory']/1e6:8.0f}   {peer['seconds']/r['seconds']:5.2f} {r['gflops']/peer['gflops']:5.2f}" for r in group]
     return '\n'.join(lines)
 
+# %% ../../nbs/92_peer.ipynb #689c3339
 def bench_frames(
     frames=(8, 16, 32, 64, 128), # lengths
     width:int=192,               # of the model

@@ -127,7 +127,7 @@ def draw_strips(
     write_aside(path, lambda p: fig.savefig(p, format='png'))
     plt.close(fig)
 
-# %% ../../nbs/97_runs.ipynb #e775b295
+# %% ../../nbs/97_runs.ipynb #6073583e
 @command('stiv train demo-t2i --run.n_steps 200 --optim.cooldown 0 --run.batch 16')
 def cmd_train(
     recipe:str,        # a recipe's name, a YAML file, or the folder of a run; see stiv recipe. Any field can follow as --part.field VALUE. Codec and text encoder come from codec.folder, else from run.start, else from the shipped toy; for clips of your own (data.source) they are trained first
@@ -155,6 +155,7 @@ def _rehearse(r, gpu:str):
         if world.main: print(f"{plan(r, gpu, world.size, factor=factor)}\n\nrehearsed on {world.size} x {world.device}: loss {m['loss']:.3f}, {m['samples_per_s']:.2f} samples/s, {m['tflops']:.3f} TFLOP/s" + (f", MFU {m['mfu']:.1%}, peak {m['peak_gb']:.1f} GB" if 'mfu' in m else ''))
     finally: leave_world()
 
+# %% ../../nbs/97_runs.ipynb #18ba2317
 def _run(r, folder:Path, resume:bool):
     "Trains a recipe in a folder; the finished run in the first process, None in others"
     from stiv_nb.train.cache import LatentData
@@ -180,6 +181,7 @@ def _run(r, folder:Path, resume:bool):
     strips(run.pipeline, r.run.n_steps)
     return run
 
+# %% ../../nbs/97_runs.ipynb #412fcbd8
 def _open_cache(r, vae, text):
     "The caches that a recipe names, checked against its model"
     from stiv_nb.train.shards import BucketData, ShardData

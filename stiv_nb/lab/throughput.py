@@ -20,7 +20,7 @@ from ..train.cache import fake_data
 from ..train.loop import Trainer
 from ..train.recipe import CHECKPOINTING, Recipe, change
 
-# %% ../../nbs/94_throughput.ipynb #e639964b
+# %% ../../nbs/94_throughput.ipynb #9bceb618
 def bench_setting(
     recipe:Recipe,   # batch is the clips of one step on this device
     device=None,     # None: the best there is
@@ -47,6 +47,7 @@ def bench_setting(
         gc.collect()
         if torch.cuda.is_available(): torch.cuda.empty_cache()
 
+# %% ../../nbs/94_throughput.ipynb #a1b6e532
 def bench_train(
     recipe:Recipe,           # of any size
     batch:int,               # clips of one step on this device

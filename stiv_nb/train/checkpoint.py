@@ -28,7 +28,7 @@ def write_aside(
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../../nbs/67_checkpoint.ipynb #7dff4872
+# %% ../../nbs/67_checkpoint.ipynb #4b53b436
 def checkpoints(
     folder,      # of checkpoints
 ) -> list[Path]: # whole ones, the oldest first
@@ -36,6 +36,7 @@ def checkpoints(
     folder = Path(folder)
     return sorted(p for p in folder.iterdir() if re.fullmatch(r'step-\d{8}', p.name)) if folder.is_dir() else []
 
+# %% ../../nbs/67_checkpoint.ipynb #21c9b82c
 def _quietly(f, *args, **kwargs):
     "One process alone is no reason for a warning"
     with warnings.catch_warnings():
@@ -70,6 +71,7 @@ def save_checkpoint(
         if world.main: shutil.rmtree(tmp, ignore_errors=True)
         raise OSError(f"checkpoint {folder/name} can't be written; is the disk full? The one before is kept") from failed
 
+# %% ../../nbs/67_checkpoint.ipynb #c78eb4ed
 def load_checkpoint(
     path,       # a checkpoint
     state:dict, # nested dicts of tensors of the right shapes; filled in place
@@ -86,7 +88,7 @@ def load_checkpoint(
         raise ValueError(f"checkpoint {path} can't be read ({why[:150]}); delete that folder to go on from the one before") from None
     return notes
 
-# %% ../../nbs/67_checkpoint.ipynb #79bf04e0
+# %% ../../nbs/67_checkpoint.ipynb #c88de9f6
 def _lines(path:Path) -> list:
     "The whole lines of a JSON-lines file; a last one that was cut off is left out"
     out = []
@@ -104,6 +106,7 @@ def check_folder_of_run(
     if there and not resume: raise ValueError(f"run folder {folder} holds a run already; resume it or choose another run.name")
     if resume and not there: raise FileNotFoundError(f"nothing to resume: {Path(folder)/'checkpoints'} holds no checkpoint")
 
+# %% ../../nbs/67_checkpoint.ipynb #6385a58a
 class RunFolder:
     "recipe.yaml and metrics.jsonl of a run, kept by process 0"
     def __init__(self,

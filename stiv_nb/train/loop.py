@@ -6,7 +6,7 @@
 __all__ = ['TIME', 'NOISE', 'DROP_TEXT', 'DROP_IMAGE', 'PATCHES', 'FRAME', 'training_loss', 'Bar', 'LivePlot', 'start_model',
            'build_model', 'open_data', 'Run', 'Trainer', 'pipeline_of', 'train', 'rehearse']
 
-# %% ../../nbs/63_loop.ipynb #d64b057f
+# %% ../../nbs/63_loop.ipynb #b2084012
 import dataclasses
 import math
 import time
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 from ..data.folder import VideoFolder
 from ..data.shapes import ShapeWorld
@@ -59,7 +60,7 @@ def training_loss(
     v = model(z_t, t, text.tokens, text.pooled, micro, text.mask, keep)
     return (loss_weight(given) * (v - velocity(z1, eps)).square()).mean((1, 2, 3, 4)), t
 
-# %% ../../nbs/63_loop.ipynb #5a4d8b2b
+# %% ../../nbs/63_loop.ipynb #df90c5e8
 class Bar:
     "A progress bar in the terminal, with the time left"
     def __init__(self,
@@ -67,7 +68,11 @@ class Bar:
     ):
         self.name, self.bar = name, None
 
-    def __call__(self, step:int, n_steps:int, **values):
+    def __call__(self,
+        step:int,    # steps done
+        n_steps:int, # in all
+        **values,    # metrics; the loss is shown
+    ):
         "Moves the bar to `step`"
         from tqdm import tqdm
         if self.bar is None: self.bar = tqdm(total=n_steps, desc=self.name, initial=step - 1, dynamic_ncols=True)
@@ -75,7 +80,7 @@ class Bar:
         self.bar.update(step - self.bar.n)
         if step >= n_steps: self.bar.close()
 
-# %% ../../nbs/63_loop.ipynb #3303c61a
+# %% ../../nbs/63_loop.ipynb #3876faf4
 class LivePlot:
     "Loss and loss by time, redrawn in a notebook while training runs"
     def __init__(self,
@@ -83,7 +88,13 @@ class LivePlot:
     ):
         self.seconds, self.last, self.steps, self.losses, self.handle = seconds, 0., [], [], None
 
-    def __call__(self, step:int, n_steps:int, loss:float=math.nan, by_time=None, **values):
+    def __call__(self,
+        step:int,            # steps done
+        n_steps:int,         # in all
+        loss:float=math.nan, # mean since the last call
+        by_time=None,        # loss in equal bins of flow time
+        **values,            # other metrics, not drawn
+    ):
         "Notes the loss; draws now and then"
         import matplotlib.pyplot as plt
         from IPython.display import display
@@ -154,7 +165,7 @@ class Run:
     @property
     def loss(self): return self.metrics[-1]['loss'] if self.metrics else math.nan
 
-# %% ../../nbs/63_loop.ipynb #e870e694
+# %% ../../nbs/63_loop.ipynb #480326dc
 _SUMS = 5   # samples, their losses, steps, gradient norms, skipped steps; behind these: losses by time, and how many
 
 class Trainer:
@@ -221,76 +232,88 @@ class Trainer:
         self.step += 1
         self.ema.update(self.model, self.step)
 
-    def _is_bad(self, norm:float) -> bool:
-        "Whether to skip the update; raises if the recipe says stop"
-        o, r, B = self.recipe.optim, self.recipe.run, self.recipe.run.batch
-        if math.isfinite(norm) and not (o.spike and self.usual and norm > o.spike*self.usual): return False
-        if o.guard == 'skip': return True
-        clips = self.data.order(r.seed, self.step, torch.arange(B), B).tolist()
-        usual = f', usually about {self.usual:.3g}' if self.usual else ''
-        raise FloatingPointError(f"gradient norm {norm:.3g} at step {self.step}{usual}; the batch is clips {', '.join(map(str, clips[:8]))}{', …' if B > 8 else ''} (seed {r.seed}); the last checkpoint is kept. Try a smaller optim.lr than {o.lr}, or optim.guard=skip")
+# %% ../../nbs/63_loop.ipynb #902510ff
+@patch
+def _is_bad(self:Trainer, norm:float) -> bool:
+    "Whether to skip the update; raises if the recipe says stop"
+    o, r, B = self.recipe.optim, self.recipe.run, self.recipe.run.batch
+    if math.isfinite(norm) and not (o.spike and self.usual and norm > o.spike*self.usual): return False
+    if o.guard == 'skip': return True
+    clips = self.data.order(r.seed, self.step, torch.arange(B), B).tolist()
+    usual = f', usually about {self.usual:.3g}' if self.usual else ''
+    raise FloatingPointError(f"gradient norm {norm:.3g} at step {self.step}{usual}; the batch is clips {', '.join(map(str, clips[:8]))}{', …' if B > 8 else ''} (seed {r.seed}); the last checkpoint is kept. Try a smaller optim.lr than {o.lr}, or optim.guard=skip")
 
-    @torch.no_grad()
-    def validate(self) -> dict: # "val_loss", and "val_by_time" at (i + 1/2)/8
-        "Loss of the validation clips at eight fixed times, with nothing dropped; the same numbers whatever the number of processes"
-        r, n = self.recipe, len(self.val) // self.world.size * self.world.size
-        if not n: raise ValueError(f"data.n_val={len(self.val)} clips can't be dealt to {self.world.size} processes")
-        plain = replace(r, condition=replace(r.condition, p_drop_text=0., p_drop_image=0.), run=replace(r.run, p_drop_patches=0.))
-        step, self.step = self.step, 0                                                        # the same noise whenever it is called
-        slots = my_slots(n, self.world)[0]
-        clips = self.val.batch(slots)
-        out = [self._losses(clips, slots, plain, t=torch.full((len(slots),), (i + .5)/8, device=self.device))[0].sum() for i in range(8)]
-        self.step = step
-        by_time = (self.world.total(torch.stack(out).double().cpu()) / n).tolist()
-        return dict(val_loss=sum(by_time)/8, val_by_time=by_time)
+# %% ../../nbs/63_loop.ipynb #39090149
+@patch
+@torch.no_grad()
+def validate(self:Trainer) -> dict: # "val_loss", and "val_by_time" at (i + 1/2)/8
+    "Loss of the validation clips at eight fixed times, with nothing dropped; the same numbers whatever the number of processes"
+    r, n = self.recipe, len(self.val) // self.world.size * self.world.size
+    if not n: raise ValueError(f"data.n_val={len(self.val)} clips can't be dealt to {self.world.size} processes")
+    plain = replace(r, condition=replace(r.condition, p_drop_text=0., p_drop_image=0.), run=replace(r.run, p_drop_patches=0.))
+    step, self.step = self.step, 0                                                        # the same noise whenever it is called
+    slots = my_slots(n, self.world)[0]
+    clips = self.val.batch(slots)
+    out = [self._losses(clips, slots, plain, t=torch.full((len(slots),), (i + .5)/8, device=self.device))[0].sum() for i in range(8)]
+    self.step = step
+    by_time = (self.world.total(torch.stack(out).double().cpu()) / n).tolist()
+    return dict(val_loss=sum(by_time)/8, val_by_time=by_time)
 
-    def metrics(self,
-        seconds:float, # since the last line
-    ) -> dict:         # JSON-able
-        "One line of metrics.jsonl from the steps since the last one, of all processes"
-        r, f, total = self.recipe, self.recipe.data.n_frames, self.world.total(self.sums).tolist()
-        n, loss, steps, norm, skipped = total[:_SUMS]
-        by_time, counts = total[_SUMS:_SUMS + (len(total) - _SUMS)//2], total[_SUMS + (len(total) - _SUMS)//2:]
-        shape = f, *self.data.shape[-2:], r.run.p_drop_patches
-        speed = n/seconds
-        flops = 3 * speed * sum(forward_flops(r.model, *shape, len_text=self.data.len_text).values())
-        gpu = next((g for k, g in GPUS.items() if self.device.type == 'cuda' and k in torch.cuda.get_device_name().lower()), None)
-        peak = dict(mfu=flops/self.world.size/gpu.flops) if gpu else {}
-        if self.device.type == 'cuda': peak['peak_gb'] = torch.cuda.max_memory_allocated()/1e9
-        out = dict(step=self.step, loss=loss/n if n else math.nan, by_time=[a/b if b else None for a, b in zip(by_time, counts)], grad_norm=norm/(steps - skipped) if steps > skipped else math.nan,
-                   lr=self.optim.param_groups[0]['lr'], skipped=int(skipped), samples_per_s=speed, tokens_per_s=speed*n_tokens(r.model, *shape), tflops=flops/1e12, data_wait=self.waited/seconds, **peak)
-        self.sums, self.waited = None, 0.
-        return out
+# %% ../../nbs/63_loop.ipynb #fde3b9fc
+@patch
+def metrics(self:Trainer,
+    seconds:float, # since the last line
+) -> dict:         # JSON-able
+    "One line of metrics.jsonl from the steps since the last one, of all processes"
+    r, f, total = self.recipe, self.recipe.data.n_frames, self.world.total(self.sums).tolist()
+    n, loss, steps, norm, skipped = total[:_SUMS]
+    by_time, counts = total[_SUMS:_SUMS + (len(total) - _SUMS)//2], total[_SUMS + (len(total) - _SUMS)//2:]
+    shape = f, *self.data.shape[-2:], r.run.p_drop_patches
+    speed = n/seconds
+    flops = 3 * speed * sum(forward_flops(r.model, *shape, len_text=self.data.len_text).values())
+    gpu = next((g for k, g in GPUS.items() if self.device.type == 'cuda' and k in torch.cuda.get_device_name().lower()), None)
+    peak = dict(mfu=flops/self.world.size/gpu.flops) if gpu else {}
+    if self.device.type == 'cuda': peak['peak_gb'] = torch.cuda.max_memory_allocated()/1e9
+    out = dict(step=self.step, loss=loss/n if n else math.nan, by_time=[a/b if b else None for a, b in zip(by_time, counts)], grad_norm=norm/(steps - skipped) if steps > skipped else math.nan,
+               lr=self.optim.param_groups[0]['lr'], skipped=int(skipped), samples_per_s=speed, tokens_per_s=speed*n_tokens(r.model, *shape), tflops=flops/1e12, data_wait=self.waited/seconds, **peak)
+    self.sums, self.waited = None, 0.
+    return out
 
-    def state(self) -> dict:
-        "All tensors that a resumed run needs, by name; sharded ones as they are"
-        return dict(model={k: p.detach() for k, p in self.model.named_parameters()}, ema=self.ema.weights, optim={k: self.optim.state_of(p) for k, p in self.model.named_parameters()})
+# %% ../../nbs/63_loop.ipynb #1fe687ab
+@patch
+def state(self:Trainer) -> dict:
+    "All tensors that a resumed run needs, by name; sharded ones as they are"
+    return dict(model={k: p.detach() for k, p in self.model.named_parameters()}, ema=self.ema.weights, optim={k: self.optim.state_of(p) for k, p in self.model.named_parameters()})
 
-    def save(self,
-        folder,     # of checkpoints
-        keep:int=2, # so many stay
-    ):
-        "Writes a checkpoint; all processes call"
-        sums = None if self.sums is None else self.world.total(self.sums).tolist()
-        save_checkpoint(folder, self.step, self.state(), dict(recipe=to_yaml(self.recipe), step=self.step, sums=sums, usual=self.usual), self.world, keep)
+@patch
+def save(self:Trainer,
+    folder,     # of checkpoints
+    keep:int=2, # so many stay
+):
+    "Writes a checkpoint; all processes call"
+    sums = None if self.sums is None else self.world.total(self.sums).tolist()
+    save_checkpoint(folder, self.step, self.state(), dict(recipe=to_yaml(self.recipe), step=self.step, sums=sums, usual=self.usual), self.world, keep)
 
-    def load(self,
-        path, # a checkpoint
-    ):
-        "Goes on where `save` was called, on any number of processes"
-        notes = load_checkpoint(path, self.state(), self.world)
-        changed = {k: v for k, v in differences(from_yaml(notes['recipe']), self.recipe).items() if not k.startswith('parallel.') and not k.endswith(('_every', '.keep'))}
-        if changed: raise ValueError("the checkpoint was made by another recipe: " + ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in changed.items()))
-        self.step, self.usual = notes['step'], notes['usual']
-        if notes['sums'] is not None: self.sums = torch.tensor(notes['sums'], dtype=torch.float64) * float(self.world.main)
+@patch
+def load(self:Trainer,
+    path, # a checkpoint
+):
+    "Goes on where `save` was called, on any number of processes"
+    notes = load_checkpoint(path, self.state(), self.world)
+    changed = {k: v for k, v in differences(from_yaml(notes['recipe']), self.recipe).items() if not k.startswith('parallel.') and not k.endswith(('_every', '.keep'))}
+    if changed: raise ValueError("the checkpoint was made by another recipe: " + ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in changed.items()))
+    self.step, self.usual = notes['step'], notes['usual']
+    if notes['sums'] is not None: self.sums = torch.tensor(notes['sums'], dtype=torch.float64) * float(self.world.main)
 
-    def pipeline(self) -> Pipeline|None: # None in processes other than the first
-        "The EMA weights, ready to sample; all processes call"
-        weights = {k: whole(v) for k, v in self.ema.weights.items()}
-        if not self.world.main: return None
-        d, flow, model = self.recipe.data, self.recipe.flow, DiT(self.recipe.model)
-        model.load_state_dict(weights)
-        return Pipeline(model, self.vae, self.text, Defaults(size=d.size, n_frames=1 if d.image_every == 1 else d.n_frames, stride=d.stride, shift=flow.shift, guidance=flow.guidance, max_frames=4*d.n_frames), self.device)
+# %% ../../nbs/63_loop.ipynb #ea43120b
+@patch
+def pipeline(self:Trainer) -> Pipeline|None: # None in processes other than the first
+    "The EMA weights, ready to sample; all processes call"
+    weights = {k: whole(v) for k, v in self.ema.weights.items()}
+    if not self.world.main: return None
+    d, flow, model = self.recipe.data, self.recipe.flow, DiT(self.recipe.model)
+    model.load_state_dict(weights)
+    return Pipeline(model, self.vae, self.text, Defaults(size=d.size, n_frames=1 if d.image_every == 1 else d.n_frames, stride=d.stride, shift=flow.shift, guidance=flow.guidance, max_frames=4*d.n_frames), self.device)
 
 # %% ../../nbs/63_loop.ipynb #96955f3f
 def pipeline_of(

@@ -110,7 +110,7 @@ def can_compile(
     if device.type == 'cuda': return importlib.util.find_spec('triton') is not None and any(map(shutil.which, ('gcc', 'clang', 'cc', 'cl')))
     return device.type == 'cpu' and any(map(shutil.which, ('g++', 'clang++', 'c++', 'cl')))
 
-# %% ../../nbs/66_parallel.ipynb #953a84dd
+# %% ../../nbs/66_parallel.ipynb #20fbef36
 def parallelize(
     model:nn.Module,       # with `blocks` and `extra_blocks`, such as a `DiT`; on the meta device if there are several processes
     config:ParallelConfig, # of the recipe
@@ -133,6 +133,7 @@ def parallelize(
     for block in blocks: fully_shard(block, mesh=mesh, mp_policy=policy)
     return fully_shard(model, mesh=mesh, mp_policy=policy).to_empty(device=world.device)
 
+# %% ../../nbs/66_parallel.ipynb #2c28a7d6
 def place_weights(
     model:nn.Module, # plain or sharded
     weights,         # pairs of (name, whole tensor), all of them, in any order

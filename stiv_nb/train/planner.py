@@ -64,7 +64,7 @@ class GPU:
 
 GPUS = {'b200': GPU(2.25e15, 180e9), 'h200': GPU(9.89e14, 141e9), 'h100': GPU(9.89e14, 80e9), 'a100': GPU(3.12e14, 80e9), 'l40s': GPU(3.62e14, 48e9), '4090': GPU(1.65e14, 24e9), '3090': GPU(7.1e13, 24e9)}
 
-# %% ../../nbs/68_planner.ipynb #a135264a
+# %% ../../nbs/68_planner.ipynb #3866f0a8
 @dataclass
 class Plan:
     "What a recipe costs on some GPUs"
@@ -92,6 +92,7 @@ class Plan:
                  f'FLOPs per step      {self.flops_step:.3g}', f'FLOPs in all        {self.flops_total:.3g}', f'time at {self.mfu:.0%} MFU     {self.hours:,.1f} h, {self.gpu_hours:,.0f} GPU-hours']
         return '\n'.join(lines + ([''] + [f'! {a}' for a in self.advice] if self.advice else []))
 
+# %% ../../nbs/68_planner.ipynb #677644a3
 def plan(
     recipe:Recipe,   # what shall be trained
     gpu:str='h200',  # a key of `GPUS`

@@ -220,7 +220,7 @@ def differences(
     x, y = flat(a), flat(b)
     return {k: (x[k], y[k]) for k in x if x[k] != y[k]}
 
-# %% ../../nbs/60_recipe.ipynb #0a446eb1
+# %% ../../nbs/60_recipe.ipynb #f47de6c8
 _STAGES = dict( # name -> (starts from, takes temporal attention from, pixels, frames, task, steps)
     **{'t2i-256': (None, None, 256, 1, 't2v', 400_000), 't2i-512': ('t2i-256', None, 512, 1, 't2v', 400_000)},
     **{'t2v-256-20': ('t2i-256', None, 256, 20, 't2v', 400_000), 't2v-256-40': ('t2v-256-20', None, 256, 40, 't2v', 400_000), 't2v-512': ('t2i-512', 't2v-256-20', 512, 20, 't2v', 400_000)},
@@ -231,6 +231,7 @@ _ENCODERS = dict(large=(dict(channels=16, text_width=1280), CodecConfig(vae='ost
 
 _FEWER = dict(s=(5, 10), b=(20, 40))   # one GPU: so many times fewer steps of pictures, of clips
 
+# %% ../../nbs/60_recipe.ipynb #8552313b
 def _full_scale(size:str):
     "All stages of a size, and their unmasked fine-tuning"
     small = size in _FEWER

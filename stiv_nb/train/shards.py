@@ -33,7 +33,7 @@ def fingerprint(
         for k, v in m.state_dict().items(): h.update(k.encode() + v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return h.hexdigest()[:16]
 
-# %% ../../nbs/69_shards.ipynb #2e6b4cef
+# %% ../../nbs/69_shards.ipynb #d402d476
 def _pack(x:Tensor) -> bytes: return x.to(torch.float16).contiguous().numpy().tobytes()
 
 def _shard(folder:Path, i:int) -> Path: return folder/f'shard-{i:06}'
@@ -48,6 +48,7 @@ def _no_bars():
     finally:
         if shown: datasets.enable_progress_bars()
 
+# %% ../../nbs/69_shards.ipynb #0bee3c9c
 def fill_cache(
     folder,            # of the cache; made if it is not there
     data,              # a data set with `batch(indices)`: `ShapeWorld` or `VideoFolder`
