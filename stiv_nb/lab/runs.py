@@ -181,7 +181,7 @@ def _run(r, folder:Path, resume:bool):
     strips(run.pipeline, r.run.n_steps)
     return run
 
-# %% ../../nbs/97_runs.ipynb #412fcbd8
+# %% ../../nbs/97_runs.ipynb #3fc45e2e
 def _open_cache(r, vae, text):
     "The caches that a recipe names, checked against its model"
     from stiv_nb.train.shards import BucketData, ShardData
@@ -196,6 +196,7 @@ def _encoders(r, start, clips, folder:Path) -> tuple:
         from stiv_nb.codec.hub import open_codec
         from stiv_nb.stiv.pipeline import best_device
         return open_codec(r.codec.vae, r.codec.text, best_device())
+    if r.data.source.startswith('stream:') and not (r.codec.folder or start): raise ValueError("clips of a stream need encoders that exist: name codec.vae and codec.text, or codec.folder")
     codec = open_checkpoint(r.codec.folder) if r.codec.folder else start or (open_checkpoint('toy') if r.data.source == 'shapes' else own_codec(r, clips, folder/'codec'))
     return codec.vae, codec.text
 

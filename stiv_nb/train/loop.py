@@ -6,7 +6,7 @@
 __all__ = ['TIME', 'NOISE', 'DROP_TEXT', 'DROP_IMAGE', 'PATCHES', 'FRAME', 'training_loss', 'Bar', 'LivePlot', 'start_model',
            'build_model', 'open_data', 'Run', 'Trainer', 'pipeline_of', 'train', 'rehearse']
 
-# %% ../../nbs/63_loop.ipynb #b2084012
+# %% ../../nbs/63_loop.ipynb #c54a5a61
 import dataclasses
 import math
 import time
@@ -17,6 +17,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from ..data.folder import VideoFolder
+from ..data.remote import RemoteClips
 from ..data.shapes import ShapeWorld
 from ..flow.path import interpolate, velocity
 from ..flow.times import loss_by_time, sample_times, slot_normal, slot_uniform
@@ -142,12 +143,13 @@ def build_model(
     place_weights(model, start_model(recipe, start, start_time).named_parameters() if start or start_time else model.initial_weights())
     return model.train()
 
-# %% ../../nbs/63_loop.ipynb #316087ea
+# %% ../../nbs/63_loop.ipynb #a23296af
 def open_data(
     recipe:Recipe, # data is read
 ) -> tuple:        # the data set, and the same items as pictures or None
     "The clips that a recipe names"
     d = recipe.data
+    if d.source.startswith('stream:'): return RemoteClips(d.source.removeprefix('stream:'), d.n_clips + d.n_val, d.size, d.n_frames, d.stride), None
     if d.source != 'shapes': return VideoFolder(d.source, size=d.size, n_frames=d.n_frames, stride=d.stride), None
     kw = dict(size=d.size, stride=d.stride, n_objects=d.n_objects, split=d.split, background=d.background, camera=d.camera, seed=recipe.run.seed)
     return ShapeWorld(n_frames=d.n_frames, **kw), ShapeWorld(n_frames=1, **kw)

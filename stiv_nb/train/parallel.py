@@ -51,7 +51,7 @@ class World:
         "Returns when all processes are here"
         self.any(False)
 
-# %% ../../nbs/66_parallel.ipynb #55e64b3c
+# %% ../../nbs/66_parallel.ipynb #345fb73c
 def join_world(
     device=None,       # None: the best there is; with torchrun on CUDA, the GPU of this process's number
     timeout:float=600.,# seconds after which a message that doesn't arrive is an error
@@ -69,8 +69,10 @@ def join_world(
     return World(env['RANK'], env['WORLD_SIZE'], kind)
 
 def leave_world():
-    "Says goodbye to the other processes"
-    if torch.distributed.is_available() and torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
+    "Says goodbye to the other processes: all leave together, unless something went wrong here"
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()): return
+    if sys.exc_info()[0] is None: torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 # %% ../../nbs/66_parallel.ipynb #136ccae7
 def my_slots(

@@ -18,11 +18,11 @@ from ..flow.times import TIMES
 from ..model.dit import MODELS, ModelConfig
 from ..stiv.condition import ConditionConfig
 
-# %% ../../nbs/60_recipe.ipynb #f9494bfb
+# %% ../../nbs/60_recipe.ipynb #02bbed15
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     "Which clips"
-    source:str = 'shapes'       # "shapes" (the toy world) or a folder of clips with captions.jsonl
+    source:str = 'shapes'       # "shapes" (the toy world), a folder of clips with captions.jsonl, or "stream:" and a data set of the Hub or a folder of parquet or tar files
     cache:str|None = None       # folders of latents filled by `stiv cache`, separated by commas, one per shape; None: encoded when the run starts
     size:int = 32               # pixels
     n_frames:int = 8            # frames per clip; 1 trains text-to-image
