@@ -183,7 +183,7 @@ def cmd_data_check(
     print(report)
     return 0 if report.ok else 1
 
-# %% ../../nbs/96_commands.ipynb #e8f99556
+# %% ../../nbs/96_commands.ipynb #4baf53cb
 @command('stiv demo --quick')
 def cmd_demo(
     quick:bool=False, # every stage cut to a sixteenth: the same path in less than two minutes; it shows that all parts run, and draws little that is right
@@ -199,7 +199,7 @@ def cmd_demo(
     path = Path(folder) if folder else free_path(Path('runs/demo'))
     if path.exists() and (not path.is_dir() or any(path.iterdir())): raise ValueError(f"{path} is not an empty folder; choose another with --folder")
     path.mkdir(parents=True, exist_ok=True)
-    scale, n, curve = (.06, 48, 0) if quick else (1., 1024, 64) if long else (1., 128, 32)
+    scale, n, curve = (.035, 32, 0) if quick else (1., 1024, 64) if long else (1., 128, 32)
     demo = run_demo(scale, n, curve, seed=seed, folder=path, family='toy' if long else 'demo')
     print(f"checkpoint: {save_demo(demo, path/'checkpoint')}")
     print(table(demo.benches))
