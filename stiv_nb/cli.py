@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'MODULES', 'command', 'parse', 'explain', 'overview', 'split_fields', 'run', 'main', 'stiv']
 
-# %% ../nbs/95_cli.ipynb #058540d2
+# %% ../nbs/95_cli.ipynb #7d20f029
 import contextlib
 import difflib
 import inspect
@@ -13,6 +13,7 @@ import io
 import os
 import re
 import sys
+import time
 from importlib import import_module
 
 # %% ../nbs/95_cli.ipynb #e4b50ec0
@@ -70,7 +71,7 @@ def _complaint(box:str) -> str: # tyro's framed message as one line
     if bad: body = f"{bad[1]} can't be {bad[2].strip('[]')}"
     return body[:200].rstrip('. ') + (f"; did you mean {near[1]}?" if near else '')
 
-# %% ../nbs/95_cli.ipynb #daa2144b
+# %% ../nbs/95_cli.ipynb #47251613
 _DISK = r'inline_container|PytorchStreamWriter|os error 2[78]\b'   # torch and safetensors don't raise OSError when a disk is full
 
 def explain(
@@ -80,7 +81,7 @@ def explain(
     line = ' '.join(str(e).split())
     if isinstance(e, KeyboardInterrupt): return line or 'stopped', 130
     if isinstance(e, OSError) and e.filename and e.strerror: return f"{e.filename}: {e.strerror}", 2
-    if isinstance(e, (ValueError, OSError, IndexError, ModuleNotFoundError)): return line[:500], 2
+    if isinstance(e, (ValueError, OSError, IndexError, ModuleNotFoundError, FloatingPointError)): return line[:500], 2
     if re.search(_DISK, line): return "a checkpoint can't be written; is the disk full?", 2
     if isinstance(e, MemoryError) or re.search(r'out of memory|allocate memory', line): return "not enough memory; try a smaller size, fewer frames or a smaller run.batch", 2
     return None, None
@@ -129,12 +130,18 @@ def run(
     b = parse(name, f, example, args)
     return f(*b.args, **b.kwargs, **fields)
 
-# %% ../nbs/95_cli.ipynb #2c4b5f8b
+# %% ../nbs/95_cli.ipynb #b8ae7add
 def _flush(): # a pipe that was closed, or a full disk behind `>`, is noticed here and not when Python ends
     try: sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
+
+def _complain(line:str): # of many processes, one speaks; torchrun's summary names the first that failed, and what it says here
+    if os.environ.get('RANK', '0') == '0': print(f'stiv: {line}', file=sys.stderr)
+    if path := os.environ.get('TORCHELASTIC_ERROR_FILE'):
+        from json import dumps
+        with open(path, 'w') as f: f.write(dumps(dict(message=dict(message=f'stiv: {line}', extraInfo=dict(timestamp=str(int(time.time())))))))
 
 def main(
     argv:list[str]|None=None, # without the program's name; None: what the shell gave
@@ -151,7 +158,7 @@ def main(
         if line is None or os.environ.get('STIV_TRACE'): raise
         if 'tqdm' in sys.modules:
             for bar in [*sys.modules['tqdm'].tqdm._instances]: bar.close()   # the line shall not stand behind half a bar
-        if os.environ.get('RANK', '0') == '0': print(f'stiv: {line}', file=sys.stderr)   # of many processes, one speaks
+        _complain(line)
         return code
     except SystemExit as e: return e.code or 0   # --help
 

@@ -68,4 +68,4 @@ def test_planned_memory_is_near_the_measured():
     torch.cuda.reset_peak_memory_stats()
     trainer = Trainer(r, None, None, fake_data(r), device="cuda")
     for _ in range(2): trainer.train_step()
-    assert torch.cuda.max_memory_allocated() == pytest.approx(sum(p.memory.values()) + 2*p.per_sample["full"], rel=.25)
+    assert torch.cuda.max_memory_allocated() == pytest.approx(sum(p.memory.values()) + 2*p.per_sample["full"], rel=.1)

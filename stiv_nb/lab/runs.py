@@ -6,10 +6,9 @@
 __all__ = ['open_recipe', 'typed', 'changed', 'cmd_recipe', 'own_codec', 'draw_strips', 'cmd_train', 'cmd_plan', 'cmd_cache',
            'cmd_pipeline']
 
-# %% ../../nbs/97_runs.ipynb #c7f83511
+# %% ../../nbs/97_runs.ipynb #af7c672e
 import contextlib
 import difflib
-import os
 import re
 from pathlib import Path
 from ..cli import command
@@ -127,7 +126,7 @@ def draw_strips(
     write_aside(path, lambda p: fig.savefig(p, format='png'))
     plt.close(fig)
 
-# %% ../../nbs/97_runs.ipynb #6073583e
+# %% ../../nbs/97_runs.ipynb #0aee6cfb
 @command('stiv train demo-t2i --run.n_steps 200 --optim.cooldown 0 --run.batch 16')
 def cmd_train(
     recipe:str,        # a recipe's name, a YAML file, or the folder of a run; see stiv recipe. Any field can follow as --part.field VALUE. Codec and text encoder come from codec.folder, else from run.start, else from the shipped toy; for clips of your own (data.source) they are trained first
@@ -138,10 +137,12 @@ def cmd_train(
     **fields,
 ):
     "Trains a recipe; Ctrl-C or SIGTERM stops it and leaves a checkpoint to go on from. On many GPUs: torchrun --nproc-per-node 8 --no-python stiv train ..."
+    from stiv_nb.train.parallel import leave_world
     r = changed(open_recipe(recipe), fields)
     if dry_run: return _rehearse(r, gpu)
     folder = Path(folder or (recipe if Path(recipe).is_dir() else Path('runs')/r.run.name))
-    run = _run(r, folder, resume)
+    try: run = _run(r, folder, resume)
+    finally: leave_world()
     if run: print(f'loss {run.loss:.3f} after {r.run.n_steps} steps, {run.seconds:.0f} s. Try: stiv sample "a red circle moving left" --checkpoint {folder}\n{folder}')
 
 def _rehearse(r, gpu:str):
@@ -155,33 +156,33 @@ def _rehearse(r, gpu:str):
         if world.main: print(f"{plan(r, gpu, world.size, factor=factor)}\n\nrehearsed on {world.size} x {world.device}: loss {m['loss']:.3f}, {m['samples_per_s']:.2f} samples/s, {m['tflops']:.3f} TFLOP/s" + (f", MFU {m['mfu']:.1%}, peak {m['peak_gb']:.1f} GB" if 'mfu' in m else ''))
     finally: leave_world()
 
-# %% ../../nbs/97_runs.ipynb #18ba2317
+# %% ../../nbs/97_runs.ipynb #a97aaf3b
 def _run(r, folder:Path, resume:bool):
     "Trains a recipe in a folder; the finished run in the first process, None in others"
     from stiv_nb.train.cache import LatentData
     from stiv_nb.train.checkpoint import checkpoints
     from stiv_nb.train.loop import Bar, open_data, train
-    from stiv_nb.train.parallel import leave_world
-    from stiv_nb.train.recipe import differences
-    there, main = bool(checkpoints(folder/'checkpoints')), os.environ.get('RANK', '0') == '0'
+    from stiv_nb.train.parallel import join_world
+    from stiv_nb.train.recipe import other_run
+    there = bool(checkpoints(folder/'checkpoints'))
     if there and not resume: raise ValueError(f"{folder} holds a run already; add --resume, or choose another with --folder")
-    gap = {k: v for k, v in differences(open_recipe(str(folder)), r).items() if not k.startswith('parallel.') and not k.endswith(('_every', '.keep'))} if there else {}
+    gap = other_run(open_recipe(str(folder)), r) if there else {}
     if gap: raise ValueError(f"{folder} was started with another recipe: " + ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in gap.items()))
     clips, photo = open_data(r)
+    world = join_world(None, r.parallel.timeout)                  # first of all: from here on, each process uses its own GPU
     start = open_checkpoint(r.run.start) if r.run.start else None
     if start: start.model.cpu()                                   # the trainer copies it to where it belongs
-    bar = lambda name: Bar(name) if main else None
-    vae, text = _encoders(r, start, clips, folder)
+    bar = lambda name: Bar(name) if world.main else None
+    vae, text = _encoders(r, start, clips, folder, world)
     data = _open_cache(r, vae, text) if r.data.cache else LatentData(clips, vae, text, r.data.n_clips + r.data.n_val, photo, report=bar('encode'))
     strips = lambda pipe, step: draw_strips(pipe, clips, folder/'samples'/f'{step:06}.png', f'step {step}')
     try: run = train(r, vae, text, data, start, folder, None, report=bar(r.run.name), on_sample=strips)
     except KeyboardInterrupt as e: raise KeyboardInterrupt(f"{str(e).split(';')[0]}; go on with: stiv train {folder} --resume" if str(e) else 'stopped before the first step') from None
-    finally: leave_world()
     if run.pipeline is None: return None
     strips(run.pipeline, r.run.n_steps)
     return run
 
-# %% ../../nbs/97_runs.ipynb #3fc45e2e
+# %% ../../nbs/97_runs.ipynb #0034c49d
 def _open_cache(r, vae, text):
     "The caches that a recipe names, checked against its model"
     from stiv_nb.train.shards import BucketData, ShardData
@@ -190,15 +191,20 @@ def _open_cache(r, vae, text):
         if p.shape[1] != r.model.channels or p.text_width != r.model.text_width: raise ValueError(f"cache {p.folder} holds {p.shape[1]} channels and text of width {p.text_width}; the model reads {r.model.channels} and {r.model.text_width}")
     return parts[0] if len(parts) == 1 else BucketData(parts)
 
-def _encoders(r, start, clips, folder:Path) -> tuple:
+def _encoders(r, start, clips, folder:Path, world) -> tuple:
     "VAE and text encoder of a run: those of the Hub, of a checkpoint, of its start, the toy's, or trained on one's own clips"
     if r.codec.vae or r.codec.text:
         from stiv_nb.codec.hub import open_codec
         from stiv_nb.stiv.pipeline import best_device
         return open_codec(r.codec.vae, r.codec.text, best_device())
     if r.data.source.startswith('stream:') and not (r.codec.folder or start): raise ValueError("clips of a stream need encoders that exist: name codec.vae and codec.text, or codec.folder")
-    codec = open_checkpoint(r.codec.folder) if r.codec.folder else start or (open_checkpoint('toy') if r.data.source == 'shapes' else own_codec(r, clips, folder/'codec'))
-    return codec.vae, codec.text
+    if r.codec.folder: start = open_checkpoint(r.codec.folder)
+    if not start and r.data.source == 'shapes': start = open_checkpoint('toy')
+    if not start:
+        if world.main: start = own_codec(r, clips, folder/'codec')
+        world.wait()                                              # others read what the first one has trained
+        start = start or own_codec(r, clips, folder/'codec')
+    return start.vae, start.text
 
 # %% ../../nbs/97_runs.ipynb #69140c8c
 @command('stiv plan stiv-256-m --gpu h100 --gpus 64')
@@ -214,7 +220,7 @@ def cmd_plan(
     r = changed(open_recipe(recipe), fields)
     print(plan(r, gpu, gpus, mfu, 4 if r.codec.vae is None else 8))
 
-# %% ../../nbs/97_runs.ipynb #f1726b70
+# %% ../../nbs/97_runs.ipynb #8fc4c61a
 @command('stiv cache stiv-256-xl --out cache/videos')
 def cmd_cache(
     recipe:str,       # whose clips and encoders count; any field can follow as --part.field VALUE
@@ -224,18 +230,19 @@ def cmd_cache(
 ):
     "Encodes a recipe's clips into shards of latents, once for many runs; started again, it goes on. With torchrun, processes share the work"
     from stiv_nb.train.loop import Bar, open_data
-    from stiv_nb.train.parallel import World
+    from stiv_nb.train.parallel import join_world, leave_world
     from stiv_nb.train.shards import fill_cache
     r = changed(open_recipe(recipe), fields)
     if shard < 1: raise ValueError(f"shard={shard} must be at least 1")
     clips, _ = open_data(r)
-    vae, text = _encoders(r, open_checkpoint(r.run.start) if r.run.start else None, clips, Path(out).parent/'codec')
-    world = World(int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1)))
-    Path(out).mkdir(parents=True, exist_ok=True)
-    fill_cache(out, clips, vae, text, r.data.n_clips + r.data.n_val, shard, world=world, report=Bar('cache') if world.main else None)
+    try:
+        world = join_world()                                      # first of all: from here on, each process uses its own GPU
+        vae, text = _encoders(r, open_checkpoint(r.run.start) if r.run.start else None, clips, Path(out).parent, world)
+        fill_cache(out, clips, vae, text, r.data.n_clips + r.data.n_val, shard, world=world, report=Bar('cache') if world.main else None)
+    finally: leave_world()
     if world.main: print(out)
 
-# %% ../../nbs/97_runs.ipynb #6778d460
+# %% ../../nbs/97_runs.ipynb #b6d11178
 @command('stiv pipeline fig4')
 def cmd_pipeline(
     name:str,          # a key of PIPELINES: fig4 (toy size, two resolutions), s, b, xl, xxl, m
@@ -243,14 +250,18 @@ def cmd_pipeline(
     **fields,
 ):
     "Trains all stages of a pipeline, one after another; start it again to go on (STIV Fig. 4). Fields count for all stages"
+    from stiv_nb.train.parallel import join_world, leave_world
     from stiv_nb.train.recipe import PIPELINES, RECIPES, change
     if name not in PIPELINES: raise ValueError(f"there is no pipeline {name[:40]!r}; there are {', '.join(PIPELINES)}")
     at = lambda path: path and str(Path(folder)/Path(path).name)
-    for stage in PIPELINES[name]:
-        r, where = RECIPES[stage], Path(folder)/stage
-        if (where/'pipeline').is_dir():
-            print(f'{stage}: done')
-            continue
-        r = changed(change(r, run__start=at(r.run.start), run__start_time=at(r.run.start_time)), fields)
-        run = _run(r, where, True)
-        if run: print(f'{stage}: loss {run.loss:.3f} after {r.run.n_steps} steps, {run.seconds:.0f} s')
+    try:
+        for stage in PIPELINES[name]:
+            r, where = RECIPES[stage], Path(folder)/stage
+            if (where/'pipeline').is_dir():
+                if join_world().main: print(f'{stage}: done')
+                continue
+            r = changed(change(r, run__start=at(r.run.start), run__start_time=at(r.run.start_time)), fields)
+            run = _run(r, where, True)
+            if run: print(f'{stage}: loss {run.loss:.3f} after {r.run.n_steps} steps, {run.seconds:.0f} s')
+            join_world().wait()                                   # the next stage starts from what the first process has written
+    finally: leave_world()

@@ -36,7 +36,7 @@ def checkpoints(
     folder = Path(folder)
     return sorted(p for p in folder.iterdir() if re.fullmatch(r'step-\d{8}', p.name)) if folder.is_dir() else []
 
-# %% ../../nbs/67_checkpoint.ipynb #21c9b82c
+# %% ../../nbs/67_checkpoint.ipynb #88c4bf2e
 def _quietly(f, *args, **kwargs):
     "One process alone is no reason for a warning"
     with warnings.catch_warnings():
@@ -60,13 +60,14 @@ def save_checkpoint(
         tmp.mkdir(parents=True)
     world.wait()
     failed = None
-    try: _quietly(dcp.save, state, checkpoint_id=tmp, no_dist=world.size == 1)
+    try:
+        _quietly(dcp.save, state, checkpoint_id=tmp, no_dist=world.size == 1)
+        if world.main:
+            (tmp/'notes.json').write_text(json.dumps(notes))
+            if (folder/name).exists(): shutil.rmtree(folder/name)
+            os.replace(tmp, folder/name)
+            for old in checkpoints(folder)[:-keep]: shutil.rmtree(old, ignore_errors=True)
     except (Exception, dcp.CheckpointException) as e: failed = e
-    if world.main and not failed:
-        (tmp/'notes.json').write_text(json.dumps(notes))
-        if (folder/name).exists(): shutil.rmtree(folder/name)
-        os.replace(tmp, folder/name)
-        for old in checkpoints(folder)[:-keep]: shutil.rmtree(old, ignore_errors=True)
     if world.any(failed is not None):
         if world.main: shutil.rmtree(tmp, ignore_errors=True)
         raise OSError(f"checkpoint {folder/name} can't be written; is the disk full? The one before is kept") from failed

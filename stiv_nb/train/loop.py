@@ -6,7 +6,8 @@
 __all__ = ['TIME', 'NOISE', 'DROP_TEXT', 'DROP_IMAGE', 'PATCHES', 'FRAME', 'training_loss', 'Bar', 'LivePlot', 'start_model',
            'build_model', 'open_data', 'Run', 'Trainer', 'pipeline_of', 'train', 'rehearse']
 
-# %% ../../nbs/63_loop.ipynb #c54a5a61
+# %% ../../nbs/63_loop.ipynb #5d95fe18
+import contextlib
 import dataclasses
 import math
 import time
@@ -31,7 +32,7 @@ from .checkpoint import RunFolder, StopAsked, check_folder_of_run, checkpoints, 
 from .optim import EMA, AdaFactor, rate_at
 from .parallel import Watch, World, join_world, my_slots, parallelize, place_weights, whole
 from .planner import GPUS, forward_flops, n_tokens
-from .recipe import Recipe, differences, from_yaml, to_yaml
+from .recipe import Recipe, from_yaml, other_run, to_yaml
 
 # %% ../../nbs/63_loop.ipynb #b54b8234
 TIME, NOISE, DROP_TEXT, DROP_IMAGE, PATCHES, FRAME = range(1, 7)   # what a random number of a step is for
@@ -167,8 +168,8 @@ class Run:
     @property
     def loss(self): return self.metrics[-1]['loss'] if self.metrics else math.nan
 
-# %% ../../nbs/63_loop.ipynb #480326dc
-_SUMS = 5   # samples, their losses, steps, gradient norms, skipped steps; behind these: losses by time, and how many
+# %% ../../nbs/63_loop.ipynb #a9eb0f70
+_SUMS = 7   # samples, their losses, steps, gradient norms, skipped steps, tokens, operations; behind these: losses by time, and how many
 
 class Trainer:
     "State of one training run: model, optimiser, EMA, step"
@@ -205,28 +206,37 @@ class Trainer:
         self.waited += time.perf_counter() - began
         return got
 
-    def _losses(self, clips, slots, recipe, t=None):
+    def _losses(self, clips, slots, recipe, step, t=None):
         z1, text, micro = clips[0].to(self.device), Text(*(x.to(self.device) for x in clips[1])), clips[2].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.parallel.precision == 'bf16' and self.world.size == 1):
-            return training_loss(self.model, z1, text, self.null, micro, recipe, self.step, slots, t)
+            return training_loss(self.model, z1, text, self.null, micro, recipe, step, slots, t)
+
+    def _work(self, clips) -> Tensor: # clips, tokens, and operations of forward and backward, as they really are
+        (n, f, _, h, w), r = clips[0].shape, self.recipe
+        shape = f, h, w, r.run.p_drop_patches
+        flops = sum(forward_flops(r.model, *shape, len_text=clips[1].mask.shape[1]).values())
+        return torch.tensor([1, n_tokens(r.model, *shape), 3*flops], dtype=torch.float64) * n
 
     def train_step(self):
         "One update; the step is counted from 0"
-        r, o, world, sums = self.recipe, self.recipe.optim, self.world, []
+        r, o, world, sums, work = self.recipe, self.recipe.optim, self.world, [], torch.zeros(3, dtype=torch.float64)
         helpings = my_slots(r.run.batch, world, r.parallel.accumulate)
         for i, slots in enumerate(helpings):
             then = (self.step, helpings[i + 1]) if i + 1 < len(helpings) else (self.step + 1, helpings[0])
             if world.size > 1: self.model.set_requires_gradient_sync(i == len(helpings) - 1)
-            losses, t = self._losses(self._next(self.step, slots, then), slots, r)
+            clips = self._next(self.step, slots, then)
+            losses, t = self._losses(clips, slots, r, self.step)
             (losses.sum() * (world.size / r.run.batch)).backward()     # sharded gradients are averages over the processes
-            sums.append(torch.cat([torch.stack([losses.new_tensor(len(losses)), losses.detach().sum()]), losses.new_zeros(_SUMS - 2), *loss_by_time(losses.detach(), t)]))
+            sums.append(torch.cat([losses.detach().sum()[None], *loss_by_time(losses.detach(), t)]))
+            work += self._work(clips)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip)
         norm = (norm.full_tensor() if hasattr(norm, 'full_tensor') else norm).item()
-        new, main = sum(sums).double().cpu(), float(world.main)
-        if self._is_bad(norm): new = torch.zeros_like(new).index_fill(0, torch.tensor([2, 4]), main)
+        loss, main = sum(sums).cpu().double(), float(world.main)
+        bad = self._is_bad(norm)
+        if bad: new = torch.zeros(_SUMS + len(loss) - 1, dtype=torch.float64).index_fill(0, torch.tensor([2, 4]), main)
         else:
+            new = torch.cat([work[:1], loss[:1], torch.tensor([main, main*norm, 0.]), work[1:], loss[1:]])
             self.usual = norm if self.usual is None else .98*self.usual + .02*norm
-            new[2:4] = torch.tensor([main, main*norm])
             for g in self.optim.param_groups: g['lr'] = o.lr * rate_at(self.step, r.run.n_steps, o.warmup, o.cooldown)
             self.optim.step()
         self.sums = new if self.sums is None else self.sums + new
@@ -245,7 +255,7 @@ def _is_bad(self:Trainer, norm:float) -> bool:
     usual = f', usually about {self.usual:.3g}' if self.usual else ''
     raise FloatingPointError(f"gradient norm {norm:.3g} at step {self.step}{usual}; the batch is clips {', '.join(map(str, clips[:8]))}{', …' if B > 8 else ''} (seed {r.seed}); the last checkpoint is kept. Try a smaller optim.lr than {o.lr}, or optim.guard=skip")
 
-# %% ../../nbs/63_loop.ipynb #39090149
+# %% ../../nbs/63_loop.ipynb #25be9cec
 @patch
 @torch.no_grad()
 def validate(self:Trainer) -> dict: # "val_loss", and "val_by_time" at (i + 1/2)/8
@@ -253,35 +263,31 @@ def validate(self:Trainer) -> dict: # "val_loss", and "val_by_time" at (i + 1/2)
     r, n = self.recipe, len(self.val) // self.world.size * self.world.size
     if not n: raise ValueError(f"data.n_val={len(self.val)} clips can't be dealt to {self.world.size} processes")
     plain = replace(r, condition=replace(r.condition, p_drop_text=0., p_drop_image=0.), run=replace(r.run, p_drop_patches=0.))
-    step, self.step = self.step, 0                                                        # the same noise whenever it is called
-    slots = my_slots(n, self.world)[0]
-    clips = self.val.batch(slots)
-    out = [self._losses(clips, slots, plain, t=torch.full((len(slots),), (i + .5)/8, device=self.device))[0].sum() for i in range(8)]
-    self.step = step
-    by_time = (self.world.total(torch.stack(out).double().cpu()) / n).tolist()
+    sums, share = torch.zeros(8, dtype=torch.float64), len(my_slots(r.run.batch, self.world, r.parallel.accumulate)[0])
+    for slots in my_slots(n, self.world)[0].split(share):                                 # no more at a time than training takes
+        clips = self.val.batch(slots)
+        for i in range(8): sums[i] += self._losses(clips, slots, plain, 0, torch.full((len(slots),), (i + .5)/8, device=self.device))[0].sum().cpu()   # step 0: the same noise whenever it is called
+    by_time = (self.world.total(sums) / n).tolist()
     return dict(val_loss=sum(by_time)/8, val_by_time=by_time)
 
-# %% ../../nbs/63_loop.ipynb #fde3b9fc
+# %% ../../nbs/63_loop.ipynb #a8319341
 @patch
 def metrics(self:Trainer,
     seconds:float, # since the last line
 ) -> dict:         # JSON-able
     "One line of metrics.jsonl from the steps since the last one, of all processes"
-    r, f, total = self.recipe, self.recipe.data.n_frames, self.world.total(self.sums).tolist()
-    n, loss, steps, norm, skipped = total[:_SUMS]
+    total = self.world.total(self.sums).tolist()
+    n, loss, steps, norm, skipped, tokens, flops = total[:_SUMS]
     by_time, counts = total[_SUMS:_SUMS + (len(total) - _SUMS)//2], total[_SUMS + (len(total) - _SUMS)//2:]
-    shape = f, *self.data.shape[-2:], r.run.p_drop_patches
-    speed = n/seconds
-    flops = 3 * speed * sum(forward_flops(r.model, *shape, len_text=self.data.len_text).values())
     gpu = next((g for k, g in GPUS.items() if self.device.type == 'cuda' and k in torch.cuda.get_device_name().lower()), None)
-    peak = dict(mfu=flops/self.world.size/gpu.flops) if gpu else {}
+    peak = dict(mfu=flops/seconds/self.world.size/gpu.flops) if gpu else {}
     if self.device.type == 'cuda': peak['peak_gb'] = torch.cuda.max_memory_allocated()/1e9
     out = dict(step=self.step, loss=loss/n if n else math.nan, by_time=[a/b if b else None for a, b in zip(by_time, counts)], grad_norm=norm/(steps - skipped) if steps > skipped else math.nan,
-               lr=self.optim.param_groups[0]['lr'], skipped=int(skipped), samples_per_s=speed, tokens_per_s=speed*n_tokens(r.model, *shape), tflops=flops/1e12, data_wait=self.waited/seconds, **peak)
+               lr=self.optim.param_groups[0]['lr'], skipped=int(skipped), samples_per_s=n/seconds, tokens_per_s=tokens/seconds, tflops=flops/seconds/1e12, data_wait=self.waited/seconds, **peak)
     self.sums, self.waited = None, 0.
     return out
 
-# %% ../../nbs/63_loop.ipynb #1fe687ab
+# %% ../../nbs/63_loop.ipynb #fa37836b
 @patch
 def state(self:Trainer) -> dict:
     "All tensors that a resumed run needs, by name; sharded ones as they are"
@@ -302,7 +308,7 @@ def load(self:Trainer,
 ):
     "Goes on where `save` was called, on any number of processes"
     notes = load_checkpoint(path, self.state(), self.world)
-    changed = {k: v for k, v in differences(from_yaml(notes['recipe']), self.recipe).items() if not k.startswith('parallel.') and not k.endswith(('_every', '.keep'))}
+    changed = other_run(from_yaml(notes['recipe']), self.recipe)
     if changed: raise ValueError("the checkpoint was made by another recipe: " + ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in changed.items()))
     self.step, self.usual = notes['step'], notes['usual']
     if notes['sums'] is not None: self.sums = torch.tensor(notes['sums'], dtype=torch.float64) * float(self.world.main)
@@ -317,7 +323,7 @@ def pipeline(self:Trainer) -> Pipeline|None: # None in processes other than the 
     model.load_state_dict(weights)
     return Pipeline(model, self.vae, self.text, Defaults(size=d.size, n_frames=1 if d.image_every == 1 else d.n_frames, stride=d.stride, shift=flow.shift, guidance=flow.guidance, max_frames=4*d.n_frames), self.device)
 
-# %% ../../nbs/63_loop.ipynb #96955f3f
+# %% ../../nbs/63_loop.ipynb #2fbd2b9a
 def pipeline_of(
     folder,  # of a run, or of a pipeline
 ) -> Path:
@@ -361,13 +367,14 @@ def _loop(trainer:Trainer, folder, where, report, on_sample) -> Run:
     files = RunFolder(folder, to_yaml(recipe), trainer.step) if folder and world.main else None
     metrics, mark, watch = files.metrics if files else [], began, Watch(world, recipe.parallel.timeout)
     due = lambda every: every and trainer.step % every == 0
-    with StopAsked() as stop:
+    with StopAsked() as stop, contextlib.closing(watch), trainer.pool:
         while trainer.step < n:
             watch.note(trainer.step, 'compute')
             trainer.train_step()
-            asked = world.any(stop.asked)
-            if due(run.log_every) or trainer.step == n:
-                line = trainer.metrics(time.time() - mark) | (trainer.validate() if trainer.val and due(run.val_every) else {})
+            asked, ask = world.any(stop.asked), trainer.val and due(run.val_every)
+            if due(run.log_every) or ask or trainer.step == n:
+                watch.note(trainer.step, 'log')
+                line = trainer.metrics(time.time() - mark) | (trainer.validate() if ask else {})
                 mark = time.time()
                 if files: files.log(line)
                 else: metrics.append(line)
@@ -375,14 +382,12 @@ def _loop(trainer:Trainer, folder, where, report, on_sample) -> Run:
             if where and (due(run.save_every) or asked or trainer.step == n):
                 watch.note(trainer.step, 'save')
                 trainer.save(where, run.keep)
-            if asked and trainer.step < n:
-                watch.stop()
-                raise KeyboardInterrupt(f"stopped at step {trainer.step} of {n}" + (f"; resume from {folder}" if folder else ''))
+            if asked and trainer.step < n: raise KeyboardInterrupt(f"stopped at step {trainer.step} of {n}" + (f"; resume from {folder}" if folder else ''))
             if on_sample and due(run.sample_every):
+                watch.note(trainer.step, 'sample')
                 pipe = trainer.pipeline()
                 if pipe: on_sample(pipe, trainer.step)
                 mark = time.time()
-    watch.stop()
     seconds, pipe = time.time() - began, trainer.pipeline()
     if files: pipe.save(Path(folder)/'pipeline', notes=dict(recipe=dataclasses.asdict(recipe)))
     return Run(recipe, Path(folder) if folder else None, pipe, metrics, seconds)

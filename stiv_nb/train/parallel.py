@@ -6,7 +6,7 @@
 __all__ = ['World', 'join_world', 'leave_world', 'my_slots', 'checkpointed', 'can_compile', 'parallelize', 'place_weights',
            'whole', 'who_is_stuck', 'Watch']
 
-# %% ../../nbs/66_parallel.ipynb #0e836879
+# %% ../../nbs/66_parallel.ipynb #ada13ccb
 import functools
 import importlib.util
 import json
@@ -15,6 +15,7 @@ import shutil
 import sys
 import threading
 import time
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 import torch
@@ -112,7 +113,7 @@ def can_compile(
     if device.type == 'cuda': return importlib.util.find_spec('triton') is not None and any(map(shutil.which, ('gcc', 'clang', 'cc', 'cl')))
     return device.type == 'cpu' and any(map(shutil.which, ('g++', 'clang++', 'c++', 'cl')))
 
-# %% ../../nbs/66_parallel.ipynb #20fbef36
+# %% ../../nbs/66_parallel.ipynb #e8046307
 def parallelize(
     model:nn.Module,       # with `blocks` and `extra_blocks`, such as a `DiT`; on the meta device if there are several processes
     config:ParallelConfig, # of the recipe
@@ -131,6 +132,7 @@ def parallelize(
     shards, kind = world.size // config.replicas, world.device.type
     mesh = init_device_mesh(kind, (shards,)) if config.replicas == 1 else init_device_mesh(kind, (config.replicas, shards), mesh_dim_names=('replicas', 'shards'))
     half = dict(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if config.precision == 'bf16' else {}
+    warnings.filterwarnings('ignore', message='FSDP2-wrapped module')   # warns of views; nobody writes into the velocity in place
     policy = MixedPrecisionPolicy(cast_forward_inputs=False, **half)   # times, pixel counts and angles stay exact; the model casts the rest itself
     for block in blocks: fully_shard(block, mesh=mesh, mp_policy=policy)
     return fully_shard(model, mesh=mesh, mp_policy=policy).to_empty(device=world.device)
@@ -156,9 +158,9 @@ def whole(
     "A tensor put together from all processes"
     return (x.full_tensor() if hasattr(x, 'full_tensor') else x).detach().cpu()
 
-# %% ../../nbs/66_parallel.ipynb #eb822750
+# %% ../../nbs/66_parallel.ipynb #d3a27ba2
 def who_is_stuck(
-    beats:dict,     # rank -> (seconds since it last gave a sign of life, seconds since its last step, step, what it does)
+    beats:dict,     # rank -> (seconds since it last gave a sign of life, seconds since it began what it does, step, what it does)
     timeout:float,  # seconds
 ) -> str:           # one line, or '' if all is well
     "Which process hangs, from their signs of life"
@@ -168,14 +170,14 @@ def who_is_stuck(
         return f"no step for {min(b[1] for b in beats.values()):.0f} s: " + ', '.join(f"process {r} is at step {b[2]} ({b[3]})" for r, b in beats.items())
     return ''
 
-# %% ../../nbs/66_parallel.ipynb #7af0fdd4
+# %% ../../nbs/66_parallel.ipynb #e0e2986b
 class Watch:
     "Signs of life of all processes; ends this one, with a message, when another one falls silent"
     def __init__(self,
         world:World,    # the processes; alone there is nothing to watch
         timeout:float,  # seconds of silence
     ):
-        self.world, self.timeout, self.step, self.doing, self.over = world, timeout, 0, 'start', threading.Event()
+        self.world, self.timeout, self.now, self.over = world, timeout, (0, 'start'), threading.Event()
         if world.size > 1: threading.Thread(target=self._run, daemon=True).start()
 
     def note(self,
@@ -183,9 +185,9 @@ class Watch:
         doing:str, # one word
     ):
         "What to tell the others"
-        self.step, self.doing = step, doing
+        self.now = step, doing
 
-    def stop(self):
+    def close(self):
         "No more signs of life, and none expected"
         self.over.set()
 
@@ -194,14 +196,14 @@ class Watch:
         seen, lived, stepped, n = {}, {}, {}, 0
         while not self.over.wait(min(5., self.timeout/8)):
             try:
-                store.set(f'alive/{self.world.rank}', json.dumps((n := n + 1, self.step, self.doing)))
+                store.set(f'alive/{self.world.rank}', json.dumps((n := n + 1, *self.now)))
                 now, beats = time.monotonic(), {}
                 for r in range(self.world.size):
                     if not store.check([f'alive/{r}']): continue
                     beat = json.loads(store.get(f'alive/{r}'))
-                    old = seen.get(r, (None, None))
+                    old = seen.get(r, (None,))
                     if beat[0] != old[0]: lived[r] = now
-                    if beat[1] != old[1]: stepped[r] = now
+                    if beat[1:] != old[1:]: stepped[r] = now
                     seen[r] = beat
                     beats[r] = now - lived[r], now - stepped[r], *beat[1:]
             except Exception: return   # the store is gone: torchrun is ending the run

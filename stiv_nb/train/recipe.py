@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'CHECKPOINTING', 'RECIPES', 'PIPELINES', 'DataConfig', 'CodecConfig', 'FlowConfig', 'OptimConfig',
-           'RunConfig', 'ParallelConfig', 'Recipe', 'change', 'to_yaml', 'from_yaml', 'differences']
+           'RunConfig', 'ParallelConfig', 'Recipe', 'change', 'to_yaml', 'from_yaml', 'differences', 'other_run']
 
 # %% ../../nbs/60_recipe.ipynb #843554d9
 import dataclasses
@@ -219,6 +219,14 @@ def differences(
     flat = lambda r: {f'{p}.{k}': v for p, part in dataclasses.asdict(r).items() for k, v in part.items()}
     x, y = flat(a), flat(b)
     return {k: (x[k], y[k]) for k in x if x[k] != y[k]}
+
+# %% ../../nbs/60_recipe.ipynb #a717b2d5
+def other_run(
+    a:Recipe, # of a run that was stopped
+    b:Recipe, # to go on with
+) -> dict[str, tuple]: # as from `differences`
+    "What makes `b` another run than `a`: how a step is computed, and what is noted when, may change on the way"
+    return {k: v for k, v in differences(a, b).items() if not k.startswith('parallel.') and not k.endswith(('_every', '.keep'))}
 
 # %% ../../nbs/60_recipe.ipynb #f47de6c8
 _STAGES = dict( # name -> (starts from, takes temporal attention from, pixels, frames, task, steps)

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['fingerprint', 'fill_cache', 'ShardData', 'BucketData']
 
-# %% ../../nbs/69_shards.ipynb #ffb24c1f
+# %% ../../nbs/69_shards.ipynb #893c8464
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from ..data.shapes import uniform
 from ..stiv.condition import Text
-from .cache import sample_order
+from .cache import Clips, sample_order, single_frames
 from .checkpoint import write_aside
 from .parallel import World
 
@@ -48,7 +49,7 @@ def _no_bars():
     finally:
         if shown: datasets.enable_progress_bars()
 
-# %% ../../nbs/69_shards.ipynb #0bee3c9c
+# %% ../../nbs/69_shards.ipynb #6adda6a7
 def fill_cache(
     folder,            # of the cache; made if it is not there
     data,              # a data set with `batch(indices)`: `ShapeWorld` or `VideoFolder`
@@ -68,6 +69,11 @@ def fill_cache(
         found = _described(folder)
         differ = {k: (found.get(k), v) for k, v in told.items() if found.get(k) != v}
         if differ: raise ValueError(f"{folder} is another cache: " + ', '.join(f'{k} is {a!r}, would be {b!r}' for k, (a, b) in differ.items()) + '; name another folder')
+    elif world.main: # before any shard: whoever comes next knows whose cache this is
+        z1 = vae.encode(data.batch(range(1))[0].to(vae.mean.device))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_aside(folder/'cache.json', lambda p: p.write_text(json.dumps(told | dict(shape=list(z1.shape[1:]), text_width=text.width))))
+    world.wait()
     n_shards = -(-n_clips // shard)
     for i in range(world.rank, n_shards, world.size):
         if not _shard(folder, i).is_dir():
@@ -82,8 +88,6 @@ def fill_cache(
                 with _no_bars(): Dataset.from_dict(rows).save_to_disk(str(tmp), num_shards=1)
                 os.replace(tmp, _shard(folder, i))
             finally: shutil.rmtree(tmp, ignore_errors=True)
-            shape = dict(shape=list(z1.shape[1:]), text_width=text.width)
-            if i == 0: write_aside(folder/'cache.json', lambda p: p.write_text(json.dumps(told | shape)))
         if report: report(i + 1, n_shards)
 
 def _described(folder:Path) -> dict:
@@ -93,8 +97,8 @@ def _described(folder:Path) -> dict:
     if found.get('format') != 'stiv_nb cache': raise ValueError(f"{folder} is no cache of latents: it has no cache.json of ours; fill one with stiv cache")
     return found
 
-# %% ../../nbs/69_shards.ipynb #7478534c
-class ShardData:
+# %% ../../nbs/69_shards.ipynb #8e04fcb2
+class ShardData(Clips):
     "A filled cache, with the interface of `LatentData`: items of any index, from shards mapped into memory"
     def __init__(self,
         folder,    # of the cache
@@ -114,29 +118,18 @@ class ShardData:
             if part is None or len(part) != expect: raise ValueError(f"shard {path} is damaged; delete it and run stiv cache again")
             parts.append(part)
         self.rows, self.shape, self.text_width, self.first, self.n = concatenate_datasets(parts).with_format('numpy'), tuple(told['shape']), told['text_width'], 0, told['n_clips']
-        self.null, self.len_text = Text(*(x.cpu() for x in text.encode(['']))), 77
+        self.null = Text(*(x.cpu() for x in text.encode([''])))
 
     def __len__(self): return self.n
 
-    def split(self,
-        n:int, # clips of the second part, from the end; 0: there is no second part
-    ) -> tuple: # two views of this data; the second is None for 0
-        "Clips to train on, and clips kept for validation"
-        import copy
-        if n >= len(self): raise ValueError(f"data.n_val={n} leaves none of the {len(self)} clips to train on")
-        if not n: return self, None
-        train, val = copy.copy(self), copy.copy(self)
-        train.n, val.first, val.n = self.n - n, self.first + self.n - n, n
-        return train, val
-
-    def order(self,
-        seed:int,     # of the run
-        step:int,     # training step
-        slots:Tensor, # (b,) long, places in the global batch
-        batch:int,    # size of the global batch
-    ) -> Tensor:      # (b,) long, for `batch`
-        "Which clip goes to which slot of a step"
-        return sample_order(seed, step, slots, batch, len(self))
+    def part(self,
+        a:int, # first clip
+        b:int, # the one behind the last
+    ):         # a view of this data
+        "Some of the clips"
+        out = copy.copy(self)
+        out.first, out.n = self.first + a, b - a
+        return out
 
     def batch(self,
         index:Tensor,           # (b,) long
@@ -146,21 +139,21 @@ class ShardData:
         rows = self.rows[(index + self.first).tolist()]
         floats = lambda blobs, *shape: torch.stack([torch.frombuffer(bytearray(b), dtype=torch.float16).reshape(*shape) for b in blobs]).float()
         z1, micro, length = floats(rows['z1'], *self.shape), torch.from_numpy(np.stack(rows['micro'])).float(), torch.from_numpy(rows['length'])
-        if frame is not None: z1, micro = z1[torch.arange(len(z1)), (frame * z1.shape[1]).long()][:, None], torch.cat([micro[:, :-1], torch.ones(len(micro), 1)], dim=1)
+        if frame is not None: z1, micro = single_frames(z1, micro, frame)
         l = max(int(length.max()), self.null.mask.shape[1])
         tokens = torch.zeros(len(z1), l, self.text_width)
         for i, blob in enumerate(rows['tokens']): tokens[i, :length[i]] = torch.frombuffer(bytearray(blob), dtype=torch.float16).reshape(-1, self.text_width)
         return z1, Text(tokens, floats(rows['pooled'], self.text_width), torch.arange(l) < length[:, None]), micro
 
-# %% ../../nbs/69_shards.ipynb #75ec1a69
-class BucketData:
+# %% ../../nbs/69_shards.ipynb #e14a2e73
+class BucketData(Clips):
     "Several caches of different shapes; all slots of a step come from one of them"
     def __init__(self,
         parts:list, # `ShardData` or `LatentData`
     ):
         self.parts = parts
         self.starts = torch.tensor([0, *torch.tensor([len(p) for p in parts]).cumsum(0).tolist()])
-        self.null, self.len_text, self.shape = parts[0].null, max(p.len_text for p in parts), parts[0].shape
+        self.null, self.shape = parts[0].null, parts[0].shape
 
     def __len__(self): return int(self.starts[-1])
 
@@ -185,8 +178,7 @@ class BucketData:
         shuffled = which[uniform(seed, torch.arange(len(which)), 8_000_000 + epoch).argsort()]
         k = int(shuffled[place])
         turn = int((shuffled[:place] == k).sum())                                              # the how-manieth batch of this bucket
-        order = sample_order(seed + k, epoch, torch.arange(len(self.parts[k])), len(self.parts[k]), len(self.parts[k]))
-        return self.starts[k] + order[turn*batch + slots]
+        return self.starts[k] + sample_order(seed + k, 0, epoch*len(self.parts[k]) + turn*batch + slots, batch, len(self.parts[k]))
 
     def batch(self,
         index:Tensor,           # (b,) long, all of one bucket
