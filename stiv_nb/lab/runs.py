@@ -107,20 +107,20 @@ def own_codec(
     pipe.save(folder)
     return pipe
 
-# %% ../../nbs/97_runs.ipynb #4d9e1595
+# %% ../../nbs/97_runs.ipynb #ca7df411
 def draw_strips(
     pipe,         # a `Pipeline` in training
-    clips,        # the data set; its first captions are drawn
+    captions:list,# drawn without
+    images:list,  # and with their first frames: pictures, one per caption
     path:Path,    # a PNG file
     title:str='', # written above
 ):
-    "Film strips of the first captions, without and with their first frame"
+    "Film strips of some captions, without and with their first frame"
     import matplotlib.pyplot as plt
-    from stiv_nb.data.video import show_frames, to_uint8
+    from stiv_nb.data.video import show_frames
     from stiv_nb.train.checkpoint import write_aside
-    true, words, _, _ = clips.batch(range(min(3, len(clips))))
-    videos, titles = pipe(words, progress=False), [*words]
-    if pipe.defaults.n_frames > 1: videos, titles = videos + pipe(words, image=[to_uint8(c[0]) for c in true], progress=False), titles + [f'{w} (first frame given)' for w in words]
+    videos, titles = pipe(captions, progress=False), [*captions]
+    if pipe.defaults.n_frames > 1: videos, titles = videos + pipe(captions, image=images, progress=False), titles + [f'{c} (first frame given)' for c in captions]
     fig = show_frames(videos, titles=titles, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, lambda p: fig.savefig(p, format='png'))
@@ -156,40 +156,45 @@ def _rehearse(r, gpu:str):
         if world.main: print(f"{plan(r, gpu, world.size, factor=factor)}\n\nrehearsed on {world.size} x {world.device}: loss {m['loss']:.3f}, {m['samples_per_s']:.2f} samples/s, {m['tflops']:.3f} TFLOP/s" + (f", MFU {m['mfu']:.1%}, peak {m['peak_gb']:.1f} GB" if 'mfu' in m else ''))
     finally: leave_world()
 
-# %% ../../nbs/97_runs.ipynb #a97aaf3b
+# %% ../../nbs/97_runs.ipynb #20987dbf
 def _run(r, folder:Path, resume:bool):
     "Trains a recipe in a folder; the finished run in the first process, None in others"
-    from stiv_nb.train.cache import LatentData
     from stiv_nb.train.checkpoint import checkpoints
     from stiv_nb.train.loop import Bar, open_data, train
     from stiv_nb.train.parallel import join_world
     from stiv_nb.train.recipe import other_run
+    from stiv_nb.train.shards import open_latents
     there = bool(checkpoints(folder/'checkpoints'))
     if there and not resume: raise ValueError(f"{folder} holds a run already; add --resume, or choose another with --folder")
     gap = other_run(open_recipe(str(folder)), r) if there else {}
     if gap: raise ValueError(f"{folder} was started with another recipe: " + ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in gap.items()))
-    clips, photo = open_data(r)
+    clips, photo = open_data(r) if not r.data.cache else (None, None)   # a cache is enough, wherever the clips may be
     world = join_world(None, r.parallel.timeout)                  # first of all: from here on, each process uses its own GPU
     start = open_checkpoint(r.run.start) if r.run.start else None
     if start: start.model.cpu()                                   # the trainer copies it to where it belongs
     bar = lambda name: Bar(name) if world.main else None
     vae, text = _encoders(r, start, clips, folder, world)
-    data = _open_cache(r, vae, text) if r.data.cache else LatentData(clips, vae, text, r.data.n_clips + r.data.n_val, photo, report=bar('encode'))
-    strips = lambda pipe, step: draw_strips(pipe, clips, folder/'samples'/f'{step:06}.png', f'step {step}')
+    data = open_latents(r, clips, vae, text, photo, bar('encode'))
+    shown = _examples(clips, data, vae) if world.main else None
+    strips = lambda pipe, step: draw_strips(pipe, *shown, folder/'samples'/f'{step:06}.png', f'step {step}')
     try: run = train(r, vae, text, data, start, folder, None, report=bar(r.run.name), on_sample=strips)
     except KeyboardInterrupt as e: raise KeyboardInterrupt(f"{str(e).split(';')[0]}; go on with: stiv train {folder} --resume" if str(e) else 'stopped before the first step') from None
     if run.pipeline is None: return None
     strips(run.pipeline, r.run.n_steps)
     return run
 
-# %% ../../nbs/97_runs.ipynb #0034c49d
-def _open_cache(r, vae, text):
-    "The caches that a recipe names, checked against its model"
-    from stiv_nb.train.shards import BucketData, ShardData
-    parts = [ShardData(folder.strip(), vae, text) for folder in r.data.cache.split(',')]
-    for p in parts:
-        if p.shape[1] != r.model.channels or p.text_width != r.model.text_width: raise ValueError(f"cache {p.folder} holds {p.shape[1]} channels and text of width {p.text_width}; the model reads {r.model.channels} and {r.model.text_width}")
-    return parts[0] if len(parts) == 1 else BucketData(parts)
+# %% ../../nbs/97_runs.ipynb #173fb3e9
+def _examples(clips, data, vae) -> tuple:
+    "Three captions and first frames to draw: of the clips, or of a cache"
+    import torch
+    from stiv_nb.data.video import to_uint8
+    if clips is not None:
+        true, captions, _, _ = clips.batch(range(min(3, len(clips))))
+        return captions, list(to_uint8(true[:, 0]))
+    one = getattr(data, 'parts', [data])[0]
+    few = range(min(3, len(one)))
+    z1 = one.batch(torch.tensor(few))[0][:, :1].to(vae.mean.device)
+    return list(one.rows['caption'][:len(few)]), list(to_uint8(vae.decode(z1))[:, 0].cpu())
 
 def _encoders(r, start, clips, folder:Path, world) -> tuple:
     "VAE and text encoder of a run: those of the Hub, of a checkpoint, of its start, the toy's, or trained on one's own clips"
@@ -200,6 +205,7 @@ def _encoders(r, start, clips, folder:Path, world) -> tuple:
     if r.data.source.startswith('stream:') and not (r.codec.folder or start): raise ValueError("clips of a stream need encoders that exist: name codec.vae and codec.text, or codec.folder")
     if r.codec.folder: start = open_checkpoint(r.codec.folder)
     if not start and r.data.source == 'shapes': start = open_checkpoint('toy')
+    if not start and clips is None: raise ValueError("a cache needs the encoders that made it: name codec.folder, or codec.vae and codec.text")
     if not start:
         if world.main: start = own_codec(r, clips, folder/'codec')
         world.wait()                                              # others read what the first one has trained
@@ -220,7 +226,7 @@ def cmd_plan(
     r = changed(open_recipe(recipe), fields)
     print(plan(r, gpu, gpus, mfu, 4 if r.codec.vae is None else 8))
 
-# %% ../../nbs/97_runs.ipynb #8fc4c61a
+# %% ../../nbs/97_runs.ipynb #f1c010b9
 @command('stiv cache stiv-256-xl --out cache/videos')
 def cmd_cache(
     recipe:str,       # whose clips and encoders count; any field can follow as --part.field VALUE
@@ -231,14 +237,14 @@ def cmd_cache(
     "Encodes a recipe's clips into shards of latents, once for many runs; started again, it goes on. With torchrun, processes share the work"
     from stiv_nb.train.loop import Bar, open_data
     from stiv_nb.train.parallel import join_world, leave_world
-    from stiv_nb.train.shards import fill_cache
+    from stiv_nb.train.shards import fill_cache, in_buckets
     r = changed(open_recipe(recipe), fields)
     if shard < 1: raise ValueError(f"shard={shard} must be at least 1")
     clips, _ = open_data(r)
     try:
         world = join_world()                                      # first of all: from here on, each process uses its own GPU
         vae, text = _encoders(r, open_checkpoint(r.run.start) if r.run.start else None, clips, Path(out).parent, world)
-        fill_cache(out, clips, vae, text, r.data.n_clips + r.data.n_val, shard, world=world, report=Bar('cache') if world.main else None)
+        for name, part in in_buckets(clips, r.data).items(): fill_cache(Path(out)/name, part, vae, text, r.data.n_clips + r.data.n_val, shard, world=world, report=Bar(f'cache {name}'.strip()) if world.main else None)
     finally: leave_world()
     if world.main: print(out)
 

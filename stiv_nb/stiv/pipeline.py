@@ -6,7 +6,7 @@
 __all__ = ['SHIPPED', 'Defaults', 'best_device', 'check_number', 'check_prompts', 'place_images', 'Pipeline', 'save_pipeline',
            'load_pipeline', 'load']
 
-# %% ../../nbs/53_pipeline.ipynb #13393dff
+# %% ../../nbs/53_pipeline.ipynb #a407d2f5
 import json
 import math
 import os
@@ -20,7 +20,7 @@ from torch import Tensor
 from ..codec.text import TextConfig, TinyText
 from ..codec.hub import DiffusersVAE, HFTextEncoder, HubConfig
 from ..codec.vae import TinyVAE, VAEConfig
-from ..data.video import Video, from_uint8, read_image, to_uint8
+from ..data.video import Video, from_uint8, read_image, sides, to_uint8
 from ..flow.times import slot_normal
 from ..model.dit import DiT, ModelConfig
 from .condition import Text
@@ -70,17 +70,17 @@ def check_prompts(
         if not any(c.isalnum() for c in p): raise ValueError(f'the prompt is empty ({p[:20]!r} has no letter); say what to draw, such as "a red circle moving left"')
     return prompts
 
-# %% ../../nbs/53_pipeline.ipynb #e662459c
+# %% ../../nbs/53_pipeline.ipynb #92cbba2a
 def place_images(
     image,         # None, an image, or a list of n images
     given,         # None, or a dict frame index -> image
     n:int,         # clips
     n_frames:int,  # frames per clip
-    size:int,      # pixels
-) -> tuple[Tensor, Tensor]: # pixels (n, f, 3, size, size) in [-1, 1], and given (n, f) bool
+    size,          # pixels: the side of a square, or (height, width)
+) -> tuple[Tensor, Tensor]: # pixels (n, f, 3, h, w) in [-1, 1], and given (n, f) bool
     "Pictures in their frames; `image` is short for `given={0: image}`"
     if image is not None and given and 0 in given: raise ValueError("frame 0 is given twice: by image and by given")
-    pixels, mask = torch.zeros(n, n_frames, 3, size, size), torch.zeros(n, n_frames, dtype=torch.bool)
+    pixels, mask = torch.zeros(n, n_frames, 3, *sides(size)), torch.zeros(n, n_frames, dtype=torch.bool)
     where = dict(given or {}) | ({} if image is None else {0: image})
     for i, picture in where.items():
         if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < n_frames: raise ValueError(f"frame {i!r} is given, but the clip has frames 0 to {n_frames - 1}")
@@ -112,7 +112,7 @@ class Pipeline:
         "Captions as the model reads them"
         return Text(*self.text.encode(captions))
 
-# %% ../../nbs/53_pipeline.ipynb #1fad7d25
+# %% ../../nbs/53_pipeline.ipynb #047f95ac
 def _bar(progress:bool):
     "A progress bar for the solver's steps, or nothing"
     if not progress: return lambda steps: steps
@@ -126,7 +126,7 @@ def __call__(self:Pipeline,
     image=None,           # first frame: path, PIL image, array or uint8 tensor (3, H, W); a list for a list of prompts
     given=None,           # dict frame index -> image
     n_frames=None,        # 1 draws a picture; None: the checkpoint's own number
-    size=None,            # pixels; None: the checkpoint's own size
+    size=None,            # pixels: the side of a square, or (height, width); None: the checkpoint's own size
     stride=None,          # source frames per step; None: the checkpoint's own
     guidance=None,        # scale; 1 is none; None: the checkpoint's own
     mode='jit',           # "jit", "sit" or "none"
@@ -141,12 +141,13 @@ def __call__(self:Pipeline,
     many, patch_size = isinstance(prompt, (list, tuple)), self.vae.factor * self.model.config.patch
     prompts, d = check_prompts(list(prompt) if many else [prompt]), self.defaults
     own = lambda name, value, *range_, whole=True: check_number(name, getattr(d, name, None) if value is None else value, *range_, whole=whole)
-    f, size, n_steps, stride = own('n_frames', n_frames, 1, d.max_frames), own('size', size, patch_size, 64*patch_size), own('steps', steps, 1, 1000), own('stride', stride, 1, 1000)
+    f, n_steps, stride = own('n_frames', n_frames, 1, d.max_frames), own('steps', steps, 1, 1000), own('stride', stride, 1, 1000)
+    h, w = (own('size', s, patch_size, 64*patch_size) for s in sides(d.size if size is None else size))
     scale, scale_image, seed = own('guidance', guidance, 0, 100, whole=False), own('guidance_image', guidance_image, 0, 100, whole=False), own('seed', seed, 0, 2**62)
-    if size % patch_size: raise ValueError(f"size={size} must be a multiple of {patch_size}")
-    pixels, mask = place_images(image, given, len(prompts), f, size)
+    if h % patch_size or w % patch_size: raise ValueError(f"size={size} must be a multiple of {patch_size}")
+    pixels, mask = place_images(image, given, len(prompts), f, (h, w))
     z1, mask = self.vae.encode(pixels.to(self.device)), mask.to(self.device)
-    micro = torch.tensor([[size, size, 0, 0, stride, f]]*len(prompts), device=self.device).float()
+    micro = torch.tensor([[h, w, 0, 0, stride, f]]*len(prompts), device=self.device).float()
     velocity = guided_velocity(self.model, self.encode_text(prompts), self.encode_text(['']), micro, z1, mask, mode, scale, scale_image, renorm)
     noise = slot_normal(seed, 0, torch.arange(len(prompts)), 0, z1.shape[1:]).to(self.device)
     clips = self.vae.decode(sample(velocity, noise, z1, mask, n_steps, d.shift, solver, _bar(progress))).cpu()

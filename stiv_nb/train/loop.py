@@ -6,7 +6,7 @@
 __all__ = ['TIME', 'NOISE', 'DROP_TEXT', 'DROP_IMAGE', 'PATCHES', 'FRAME', 'training_loss', 'Bar', 'LivePlot', 'start_model',
            'build_model', 'open_data', 'Run', 'Trainer', 'pipeline_of', 'train', 'rehearse']
 
-# %% ../../nbs/63_loop.ipynb #5d95fe18
+# %% ../../nbs/63_loop.ipynb #b4eb410a
 import contextlib
 import dataclasses
 import math
@@ -33,6 +33,7 @@ from .optim import EMA, AdaFactor, rate_at
 from .parallel import Watch, World, join_world, my_slots, parallelize, place_weights, whole
 from .planner import GPUS, forward_flops, n_tokens
 from .recipe import Recipe, from_yaml, other_run, to_yaml
+from .shards import open_latents
 
 # %% ../../nbs/63_loop.ipynb #b54b8234
 TIME, NOISE, DROP_TEXT, DROP_IMAGE, PATCHES, FRAME = range(1, 7)   # what a random number of a step is for
@@ -323,7 +324,7 @@ def pipeline(self:Trainer) -> Pipeline|None: # None in processes other than the 
     model.load_state_dict(weights)
     return Pipeline(model, self.vae, self.text, Defaults(size=d.size, n_frames=1 if d.image_every == 1 else d.n_frames, stride=d.stride, shift=flow.shift, guidance=flow.guidance, max_frames=4*d.n_frames), self.device)
 
-# %% ../../nbs/63_loop.ipynb #2fbd2b9a
+# %% ../../nbs/63_loop.ipynb #bcbe5e3f
 def pipeline_of(
     folder,  # of a run, or of a pipeline
 ) -> Path:
@@ -334,7 +335,7 @@ def train(
     recipe:Recipe,                 # what to train
     vae=None,                      # codec; None: from `recipe.codec.folder` or `recipe.run.start`
     text=None,                     # text encoder; likewise
-    data:LatentData|None=None,     # encoded clips; None: encodes what `recipe.data` names
+    data:LatentData|None=None,     # encoded clips; None: the caches that `recipe.data` names, or its clips, encoded now
     start:Pipeline|None=None,      # pipeline to start from; None: `recipe.run.start`, or nothing
     folder=None,                   # run folder; None writes nothing
     resume:bool|None=False,        # go on from the folder's last checkpoint; None: if there is one
@@ -352,7 +353,7 @@ def train(
         vae, text = source.vae, source.text
     if data is None:
         clips, photo = open_data(recipe)
-        data = LatentData(clips, vae, text, recipe.data.n_clips + recipe.data.n_val, photo)
+        data = open_latents(recipe, clips, vae, text, photo)
     data, val = data.split(recipe.data.n_val)
     start_time = load_pipeline(pipeline_of(recipe.run.start_time), device) if recipe.run.start_time else None
     trainer = Trainer(recipe, vae, text, data, start, device, val, start_time)

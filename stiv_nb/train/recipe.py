@@ -18,13 +18,14 @@ from ..flow.times import TIMES
 from ..model.dit import MODELS, ModelConfig
 from ..stiv.condition import ConditionConfig
 
-# %% ../../nbs/60_recipe.ipynb #02bbed15
+# %% ../../nbs/60_recipe.ipynb #3c28cd13
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     "Which clips"
     source:str = 'shapes'       # "shapes" (the toy world), a folder of clips with captions.jsonl, or "stream:" and a data set of the Hub or a folder of parquet or tar files
     cache:str|None = None       # folders of latents filled by `stiv cache`, separated by commas, one per shape; None: encoded when the run starts
     size:int = 32               # pixels
+    buckets:str = ''            # a folder's clips in several shapes, as FRAMESxHEIGHTxWIDTH with commas between, such as "8x32x32,8x24x40"; each clip goes to the nearest
     n_frames:int = 8            # frames per clip; 1 trains text-to-image
     stride:int = 1              # source frames per step
     n_clips:int = 8000          # clips encoded before training; each is seen several times
@@ -38,6 +39,15 @@ class DataConfig:
     def __post_init__(self):
         for k, low in dict(size=8, n_frames=1, stride=1, n_clips=1, n_val=0, image_every=0).items():
             if getattr(self, k) < low: raise ValueError(f"data.{k}={getattr(self, k)} must be at least {low}")
+        if self.shapes and (self.source == 'shapes' or self.source.startswith('stream:')): raise ValueError(f"data.buckets={self.buckets!r} needs a folder of clips as data.source; it is {self.source!r}")
+
+    @property
+    def shapes(self) -> list:
+        "The buckets as (frames, height, width)"
+        parts = [s.strip() for s in self.buckets.split(',')] if self.buckets else []
+        for s in parts:
+            if not re.fullmatch(r'[1-9]\d*x[1-9]\d*x[1-9]\d*', s): raise ValueError(f"data.buckets={self.buckets!r}: {s!r} is not FRAMESxHEIGHTxWIDTH, such as 8x24x40")
+        return [tuple(map(int, s.split('x'))) for s in parts]
 
 # %% ../../nbs/60_recipe.ipynb #4c728015
 @dataclass(frozen=True, kw_only=True)
