@@ -214,12 +214,12 @@ def cmd_demo(
     print(table(demo.benches))
     print(write_report(demo, path/'report.html') or path/'report.html')
 
-# %% ../../nbs/96_commands.ipynb #75282351
+# %% ../../nbs/96_commands.ipynb #6eadf472
 @command('stiv bench --json bench.json')
 def cmd_bench(
     quick:bool=False, # small batches, no compiler: seconds instead of minutes
     json:str=None,    # file for the numbers
-    peer:bool=False,  # our model beside diffusers' Latte instead, and cost against the length of a clip
+    peer:bool=False,  # our model beside diffusers' Latte instead, and cost against length and resolution
     train:str=None,   # a recipe instead: throughput, MFU and memory of its training steps
     batch:int=8,      # for --train: clips of one step
     device:str=None,  # for --peer and --train: cpu or cuda; if left out, the best there is
@@ -231,11 +231,11 @@ def cmd_bench(
     from stiv_nb.train.checkpoint import write_aside
     note = lambda part: print(f'measuring {part} ...', file=sys.stderr)
     if peer:
-        from stiv_nb.lab.peer import bench_against_peer, peer_table
+        from stiv_nb.lab.peer import bench_against_peer, growth_table, peer_table
         from stiv_nb.train.parallel import join_world
         result = bench_against_peer(join_world(device or 'cpu').device.type, note)
         print(peer_table(result['rows']))
-        for r in result['frames']: print('{frames:4} frames: space, then time {factorised:.3f} s, all tokens at once {full:.3f} s'.format(**r))
+        print(growth_table(result['growth']))
     elif train:
         from stiv_nb.lab.runs import open_recipe
         from stiv_nb.lab.throughput import bench_recipe, print_recipe_bench
