@@ -31,18 +31,19 @@ def parts(double=True):
     return vae, text, data
 
 
-def compare(out, n_steps, **fields):
-    "Weights, average and optimiser state after some steps in float64; goes on from OUT/checkpoints if there is one"
+def compare(out, runs):
+    "For each run: weights, average and optimiser state after its steps in float64; goes on from its checkpoints if there are any"
     vae, text, data = parts()
     torch.set_default_dtype(torch.float64)
-    trainer = Trainer(change(TINY, **fields), vae, text, data, device="cpu", val=data.split(8)[1])
-    if found := checkpoints(out/"checkpoints"): trainer.load(found[-1])
-    while trainer.step < n_steps: trainer.train_step()
-    trainer.save(out/"checkpoints")
-    state, seen = trainer.state(), dict(trainer.validate(), loss=trainer.metrics(1.)["loss"])
-    flat = {f"model.{k}": whole(v) for k, v in state["model"].items()} | {f"ema.{k}": whole(v) for k, v in state["ema"].items()} | {f"optim.{k}.{n}": whole(v) for k, s in state["optim"].items() for n, v in s.items()}
-    held = sum(v.to_local().numel() if hasattr(v, "to_local") else v.numel() for v in state["model"].values())
-    if trainer.world.main: torch.save(dict(flat, seen=seen, held=held), out/"state.pt")
+    for name, n_steps, fields in runs:
+        trainer = Trainer(change(TINY, **fields), vae, text, data, device="cpu", val=data.split(8)[1])
+        if found := checkpoints(out/name/"checkpoints"): trainer.load(found[-1])
+        while trainer.step < n_steps: trainer.train_step()
+        trainer.save(out/name/"checkpoints")
+        state, seen = trainer.state(), dict(trainer.validate(), loss=trainer.metrics(1.)["loss"])
+        flat = {f"model.{k}": whole(v) for k, v in state["model"].items()} | {f"ema.{k}": whole(v) for k, v in state["ema"].items()} | {f"optim.{k}.{n}": whole(v) for k, s in state["optim"].items() for n, v in s.items()}
+        held = sum(v.to_local().numel() if hasattr(v, "to_local") else v.numel() for v in state["model"].values())
+        if trainer.world.main: torch.save(dict(flat, seen=seen, held=held), out/name/"state.pt")
 
 
 def loop(out, n_steps, slow=0., hang=None, timeout=600.):

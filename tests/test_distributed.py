@@ -27,7 +27,12 @@ def run(n, job, out, **args):
     p = start(n, job, out, **args)
     _, err = p.communicate(timeout=240)
     assert p.returncode == 0, err[-3000:]
-    return torch.load(out/"state.pt") if job == "compare" else None
+
+
+def compare(n, out, *runs):
+    "States after (name, steps, fields), all in the same n processes: starting those takes longer than the steps"
+    run(n, "compare", out, runs=runs)
+    return {name: torch.load(out/name/"state.pt") for name, *_ in runs}
 
 
 def assert_same(a, b, relative):
@@ -39,29 +44,32 @@ def assert_same(a, b, relative):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory): return run(1, "compare", tmp_path_factory.mktemp("alone"), n_steps=10)
+def states(tmp_path_factory):
+    "What ten steps come to, computed in different ways"
+    out = tmp_path_factory.mktemp("states")
+    return (compare(1, out/"1", ("alone", 10, {}), ("accumulation", 10, dict(parallel__accumulate=4)))
+            | compare(2, out/"2", ("2 ranks", 10, {}), ("both", 10, dict(parallel__accumulate=2, parallel__checkpoint="attention")))
+            | compare(4, out/"4", ("4 ranks", 10, {}), ("HSDP", 10, dict(parallel__replicas=2))))
 
 
-@pytest.mark.parametrize("n, fields", [(2, {}), (4, {}), (1, dict(parallel__accumulate=4)), (2, dict(parallel__accumulate=2, parallel__checkpoint="attention")), (4, dict(parallel__replicas=2))], ids=["2 ranks", "4 ranks", "accumulation", "both", "HSDP"])
-def test_same_as_one_process(alone, tmp_path, n, fields):
-    many = run(n, "compare", tmp_path, n_steps=10, **fields)
-    assert_same(many, alone, 1e-10)
-    if n > 1: assert many["held"] < alone["held"] / (n // fields.get("parallel__replicas", 1)) * 1.25   # a process holds its share of the weights
+@pytest.mark.parametrize("name, shares", [("2 ranks", 2), ("4 ranks", 4), ("accumulation", 1), ("both", 2), ("HSDP", 2)])
+def test_same_as_one_process(states, name, shares):
+    assert_same(states[name], states["alone"], 1e-10)
+    assert states[name]["held"] <= states["alone"]["held"] / shares * (1.25 if shares > 1 else 1)   # a process holds its share of the weights
 
 
-def test_resume_at_another_size(alone, tmp_path):
-    for n, steps in ((1, 3), (2, 5), (4, 8), (1, 10)): state = run(n, "compare", tmp_path, n_steps=steps)
-    assert_same(state, alone, 1e-10)
+def test_resume_at_another_size(states, tmp_path):
+    for n, steps in ((2, 3), (4, 7), (1, 10)): state = compare(n, tmp_path, ("run", steps, {}))["run"]
+    assert_same(state, states["alone"], 1e-10)
 
 
-def test_resume_at_the_same_size_is_exact(tmp_path):
-    straight = run(2, "compare", tmp_path/"straight", n_steps=10)
-    for steps in (4, 10): state = run(2, "compare", tmp_path/"stopped", n_steps=steps)
-    assert_same(state, straight, 0.)
+def test_resume_at_the_same_size_is_exact(states, tmp_path):
+    for steps in (4, 10): state = compare(2, tmp_path, ("run", steps, {}))["run"]
+    assert_same(state, states["2 ranks"], 0.)
 
 
 def test_batch_that_does_not_divide(tmp_path):
-    p = start(2, "compare", tmp_path, n_steps=1, run__batch=9)
+    p = start(2, "compare", tmp_path, runs=[("run", 1, dict(run__batch=9))])
     _, err = p.communicate(timeout=120)
     assert p.returncode != 0 and "stiv: run.batch=9 does not divide into 2 processes" in err and "use a multiple of 2" in err
 
@@ -72,7 +80,7 @@ def last_step(out): return int(checkpoints(out/"checkpoints")[-1].name[5:]) if c
 def test_killed_at_random_moments(tmp_path):
     draw, straight = random.Random(0), tmp_path/"straight"
     kills = int(os.environ.get("STIV_KILLS", 3))
-    n_steps, out, done = max(60, 30*kills), tmp_path/"killed", 0
+    n_steps, out, done = max(60, 20*kills), tmp_path/"killed", 0
     run(1, "loop", straight, n_steps=n_steps)
     for _ in range(kills):
         before = last_step(out)
