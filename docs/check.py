@@ -31,11 +31,11 @@ def step(f):
     return f
 
 
-def tool(name, *args, cwd=ROOT, live=False):
+def tool(name, *args, cwd=ROOT, live=False, **env):
     "Run a tool of this environment, quietly unless `live`; its output is returned"
     exe = shutil.which(name, path=str(BIN)) or shutil.which(name)
     if exe is None: raise Failed(f"{name} is not installed: run `make setup`")
-    done = subprocess.run([exe, *map(str, args)], cwd=cwd, text=True, stdin=subprocess.DEVNULL,
+    done = subprocess.run([exe, *map(str, args)], cwd=cwd, text=True, stdin=subprocess.DEVNULL, env=os.environ | env,
                           stdout=None if live else subprocess.PIPE, stderr=None if live else subprocess.STDOUT)
     if done.returncode: raise Failed((done.stdout or f"{name} failed, see above").rstrip())
     return done.stdout or ""
@@ -104,7 +104,8 @@ def style():
 @step
 def notebook_tests():
     "every notebook of nbs/ runs from top to bottom, two at a time"
-    out = tool("nbdev_test", "--n_workers", 2, "--timing")
+    share = max(1, (os.cpu_count() or 2) // 2)   # both together with all threads would wait for each other
+    out = tool("nbdev_test", "--n_workers", 2, "--timing", OMP_NUM_THREADS=str(share))
     if "Success" not in out: raise Failed(out.strip() or "no notebook was tested")
     return "slowest " + ", ".join(l.removesuffix("ecs") for l in re.findall(r"^\S+\.ipynb: \d+ secs", out, re.M)[:3])
 

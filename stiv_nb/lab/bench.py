@@ -119,19 +119,22 @@ def bench_step(
     for v, t in zip(steps, zip(*times)): rows.append(dict(variant=v, seconds=statistics.median(t), gflops=gflop/statistics.median(t)))
     return dict(batch=recipe.run.batch, gflop=gflop, rows=rows)
 
-# %% ../../nbs/91_bench.ipynb #3b91c0d7
+# %% ../../nbs/91_bench.ipynb #a74cb218
 def bench_operators(
     recipe:Recipe=RECIPES['demo-stiv'], # the step of which training
     top:int=12,                         # operators named; the others are summed
     repeats:int=3,                      # profiled steps
-) -> dict:                              # operator -> share of the time, largest first; "all others" last
+    variant:str='fp32',                 # one of `VARIANTS`
+) -> dict:                              # operator -> share of the time, largest first; "all others" last. "fused" is all that the compiler made into kernels of its own
     "The operators that a training step spends its time in"
     os.environ.setdefault('KINETO_LOG_LEVEL', '9')   # else the profiler writes lines of its own
-    step = ToyStep(recipe)
-    step()
+    step, spent = ToyStep(recipe, variant), {}
+    step(), step()
     with profile(activities=[ProfilerActivity.CPU]) as prof:
         for _ in range(repeats): step()
-    spent = {e.key: e.self_cpu_time_total for e in prof.key_averages()}
+    for e in prof.key_averages():
+        name = 'fused' if 'CompiledFxGraph' in e.key else e.key
+        spent[name] = spent.get(name, 0) + e.self_cpu_time_total
     named = sorted(spent, key=spent.get, reverse=True)[:top]
     whole = sum(spent.values())
     return {k.removeprefix('aten::'): spent[k]/whole for k in named} | {'all others': (whole - sum(spent[k] for k in named))/whole}
@@ -164,22 +167,22 @@ def bench_import() -> dict: # seconds of torch, and of the package on top of it
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
     return dict(torch=float(out[0]), stiv_nb=float(out[1]))
 
-# %% ../../nbs/91_bench.ipynb #fb04339b
+# %% ../../nbs/91_bench.ipynb #d1631bc0
 def bench(
     quick:bool=False,   # small batches, no compiler: seconds instead of minutes
     note=lambda part: None, # called with the name of each part before it starts
-) -> dict:              # JSON-able: where, date, matmul, step, operators, sampling, import_s
+) -> dict:              # JSON-able: where, date, matmul, step, operators (and operators_compiled, if not quick), sampling, import_s
     "Everything that `stiv bench` measures"
     recipe = change(RECIPES['demo-stiv'], run__batch=4) if quick else RECIPES['demo-stiv']
     out = dict(where=machine(), date=datetime.date.today().isoformat())
     for name, part in dict(matmul=lambda: bench_matmul(seconds=.05 if quick else .3),
                            step=lambda: bench_step(recipe, [v for v in VARIANTS if not quick or 'compiled' not in v], 2 if quick else 9),
-                           operators=lambda: bench_operators(recipe, repeats=1 if quick else 3), sampling=lambda: bench_sampling(toy_pipeline(), repeats=2 if quick else 5), import_s=bench_import).items():
+                           operators=lambda: bench_operators(recipe, repeats=1 if quick else 3), **({} if quick else dict(operators_compiled=lambda: bench_operators(recipe, variant='bf16 compiled'))), sampling=lambda: bench_sampling(toy_pipeline(), repeats=2 if quick else 5), import_s=bench_import).items():
         note(name)
         out[name] = part()
     return out
 
-# %% ../../nbs/91_bench.ipynb #9d5bb57a
+# %% ../../nbs/91_bench.ipynb #fd9c1e78
 def print_bench(
     result:dict, # from `bench`
 ):
@@ -192,6 +195,7 @@ def print_bench(
     for r in s['rows']:
         if r['seconds'] is None: print(f"  {r['variant']:34} {r['note']}")
         else: print(f"  {r['variant']:34} {r['seconds']:6.3f} {r['gflops']:8.0f} {r['gflops']/peak['float32']:12.0%} {r['gflops']/peak['bfloat16']:13.0%}")
-    print('\nwhere a step in fp32 goes: ' + ', '.join(f'{k} {v:.0%}' for k, v in result['operators'].items()))
+    for name, key in (('fp32', 'operators'), ('bf16 compiled', 'operators_compiled')):
+        if key in result: print(f'\nwhere a step in {name} goes: ' + ', '.join(f'{k} {v:.0%}' for k, v in result[key].items()))
     print(f"\nsampling {m['frames']} frames in {m['steps']} steps with guidance: {m['seconds']:.2f} s once loaded")
     print(f"import: torch {result['import_s']['torch']:.2f} s, stiv_nb {result['import_s']['stiv_nb']:.2f} s on top")

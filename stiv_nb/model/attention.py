@@ -75,7 +75,7 @@ class SelfAttention(nn.Module):
         o = attend(q, k, v)
         return self.out(rearrange(o, BACK[self.axis], b=b, n=self.n))                 # (b, f, s, d)
 
-# %% ../../nbs/33_attention.ipynb #2ef3f2b0
+# %% ../../nbs/33_attention.ipynb #9fa5050a
 class CrossAttention(nn.Module):
     "Every patch reads the text, under a mask; RMSNorm on queries and keys (STIV §2.1)"
     def __init__(self,
@@ -95,8 +95,9 @@ class CrossAttention(nn.Module):
         mask:Tensor|None=None, # (b, l) bool, True where there is a token; None: all are tokens
     ) -> Tensor:               # (b, f, s, d)
         f = x.shape[1]
-        q    = rearrange(self.q(x), 'b f s (n e) -> b n (f s) e', n=self.n)
-        k, v = rearrange(self.kv(text), 'b l (two n e) -> two b n l e', two=2, n=self.n)
+        q    = rearrange(self.q(x), 'b f s (n e) -> b (f s) n e', n=self.n)
+        k, v = rearrange(self.kv(text), 'b l (two n e) -> two b l n e', two=2, n=self.n)
+        q, k, v = (rearrange(u, 'b l n e -> b n l e') for u in (self.q_norm(q), self.k_norm(k), v))
         if mask is not None: mask = mask[:, None, None]                               # (b, 1, 1, l)
-        o = attend(self.q_norm(q), self.k_norm(k), v, mask)
+        o = attend(q, k, v, mask)
         return self.out(rearrange(o, 'b n (f s) e -> b f s (n e)', f=f))              # (b, f, s, d)
