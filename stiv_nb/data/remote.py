@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['VIDEO_COLUMNS', 'CAPTION_COLUMNS', 'RemoteClips']
 
-# %% ../../nbs/17_remote.ipynb #e7e04ef7
+# %% ../../nbs/17_remote.ipynb #69a6a7ef
+import contextlib
 import tempfile
 from pathlib import Path
 import torch
+from fastcore.basics import patch
 from .video import read_video, video_size
 
-# %% ../../nbs/17_remote.ipynb #fcb099ff
+# %% ../../nbs/17_remote.ipynb #ff32d1d9
 VIDEO_COLUMNS, CAPTION_COLUMNS = ('video', 'mp4', 'webm', 'gif', 'bytes'), ('caption', 'text', 'txt', 'prompt')
 
 class RemoteClips:
@@ -29,48 +31,64 @@ class RemoteClips:
 
     def __len__(self): return self.n
 
-    def _open(self, skip:int):
-        "The stream, from row `skip` on"
-        from datasets import Video, load_dataset
-        folder = Path(self.source)
-        files = {kind: sorted(map(str, folder.glob(f'*.{kind}'))) for kind in ('parquet', 'tar')} if folder.is_dir() else {}
-        kind = next((k for k, v in files.items() if v), None)
-        if folder.is_dir() and not kind: raise ValueError(f"{folder} holds no parquet or tar files")
-        try: rows = load_dataset('webdataset' if kind == 'tar' else 'parquet', data_files=files[kind], split='train', streaming=True) if kind else load_dataset(self.source, split=self.split, streaming=True)
-        except Exception as e: raise FileNotFoundError(f"data {self.source!r} can't be opened ({type(e).__name__}): it is no folder, and the Hub did not deliver it") from None
-        for name, feature in (rows.features or {}).items():
-            if isinstance(feature, Video): rows = rows.cast_column(name, Video(decode=False))   # we decode ourselves
-        self.rows, self.at = iter(rows.skip(skip)), skip
+# %% ../../nbs/17_remote.ipynb #0c269df5
+@patch
+def _open(self:RemoteClips, skip:int):
+    "The stream, from row `skip` on"
+    from datasets import Video, load_dataset
+    folder = Path(self.source)
+    files = {kind: sorted(map(str, folder.glob(f'*.{kind}'))) for kind in ('parquet', 'tar')} if folder.is_dir() else {}
+    kind = next((k for k, v in files.items() if v), None)
+    if folder.is_dir() and not kind: raise ValueError(f"{folder} holds no parquet or tar files")
+    try: rows = load_dataset('webdataset' if kind == 'tar' else 'parquet', data_files=files[kind], split='train', streaming=True) if kind else load_dataset(self.source, split=self.split, streaming=True)
+    except Exception as e: raise FileNotFoundError(f"data {self.source!r} can't be opened ({type(e).__name__}): it is no folder, and the Hub did not deliver it") from None
+    for name, feature in (rows.features or {}).items():
+        if isinstance(feature, Video): rows = rows.cast_column(name, Video(decode=False))   # we decode ourselves
+    self.rows, self.at = iter(rows.skip(skip)), skip
 
-    def _clip(self, row:dict):
-        "Clip, caption and micro-conditions of a row"
-        video, caption = (next((k for k in known if k in row), None) for known in (VIDEO_COLUMNS, CAPTION_COLUMNS))
-        if not video or not caption: raise ValueError(f"data {self.source!r} has the columns {', '.join(row)}; a video is looked for in {', '.join(VIDEO_COLUMNS)}, a caption in {', '.join(CAPTION_COLUMNS)}")
-        x = row[video]
-        if isinstance(x, dict): x = x.get('bytes') or x.get('path')
-        with tempfile.NamedTemporaryFile(suffix='.mp4' if video not in ('webm', 'gif') else f'.{video}') as f:
-            if isinstance(x, bytes):
-                f.write(x)
-                f.flush()
-            path = f.name if isinstance(x, bytes) else x
-            n = video_size(path)[0]
-            clip, micro = read_video(path, self.n_frames, self.stride, max(0, (n - 1 - (self.n_frames - 1)*self.stride)//2), self.size)
-        return clip, str(row[caption]), micro
+@patch
+def _clip(self:RemoteClips, row:dict):
+    "Clip, caption and micro-conditions of a row"
+    video, caption = (next((k for k in known if k in row), None) for known in (VIDEO_COLUMNS, CAPTION_COLUMNS))
+    if not video or not caption: raise ValueError(f"data {self.source!r} has the columns {', '.join(row)}; a video is looked for in {', '.join(VIDEO_COLUMNS)}, a caption in {', '.join(CAPTION_COLUMNS)}")
+    x = row[video]
+    if isinstance(x, dict): x = x.get('bytes') or x.get('path')
+    with tempfile.NamedTemporaryFile(suffix='.mp4' if video not in ('webm', 'gif') else f'.{video}') as f:
+        if isinstance(x, bytes):
+            f.write(x)
+            f.flush()
+        path = f.name if isinstance(x, bytes) else x
+        n = video_size(path)[0]
+        clip, micro = read_video(path, self.n_frames, self.stride, max(0, (n - 1 - (self.n_frames - 1)*self.stride)//2), self.size)
+    return clip, str(row[caption]), micro
 
-    def batch(self,
-        indices, # ascending row numbers, one after the other
-    ):           # clips (b, f, 3, H, W), captions, facts {}, micro (b, 6)
-        "Several items, stacked"
-        out = []
-        for i in indices:
-            if self.rows is None or i != self.at: self._open(i)
-            row = next(self.rows, None)
-            if row is None: raise ValueError(f"data {self.source!r} ended after {self.at} rows; set data.n_clips to at most that")
-            self.at += 1
-            try: self.last = self._clip(row)
-            except (OSError, ValueError) as e:
-                if 'has the columns' in str(e) or self.last is None: raise
-                self.bad.append(i)
-            out.append(self.last)
-        clips, captions, micro = zip(*out)
-        return torch.stack(clips), list(captions), {}, torch.stack(micro)
+@patch
+def _step_back(self:RemoteClips, i:int, error):
+    "Finds the usable clip before row `i`, for a stream that was opened there"
+    for j in range(i - 1, -1, -1):
+        self._open(j)
+        with contextlib.suppress(OSError, ValueError):
+            self.last = self._clip(next(self.rows))
+            return self._open(i + 1)
+    raise error
+
+# %% ../../nbs/17_remote.ipynb #0ca0878c
+@patch
+def batch(self:RemoteClips,
+    indices, # ascending row numbers, one after the other
+):           # clips (b, f, 3, H, W), captions, facts {}, micro (b, 6)
+    "Several items, stacked"
+    out = []
+    for i in indices:
+        if self.rows is None or i != self.at: self._open(i)
+        row = next(self.rows, None)
+        if row is None: raise ValueError(f"data {self.source!r} ended after {self.at} rows; set data.n_clips to at most that")
+        self.at += 1
+        try: self.last = self._clip(row)
+        except (OSError, ValueError) as e:
+            if 'has the columns' in str(e): raise
+            self.bad.append(i)
+            if self.last is None: self._step_back(i, e)
+        out.append(self.last)
+    clips, captions, micro = zip(*out)
+    return torch.stack(clips), list(captions), {}, torch.stack(micro)

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['sample_order', 'single_frames', 'Clips', 'LatentData', 'fake_data']
 
-# %% ../../nbs/62_cache.ipynb #4b26e633
+# %% ../../nbs/62_cache.ipynb #90e7d43c
 import copy
 import functools
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 from ..data.shapes import uniform
 from ..stiv.condition import Text
@@ -59,7 +60,7 @@ class Clips:
         if n >= len(self): raise ValueError(f"data.n_val={n} leaves none of the {len(self)} clips to train on")
         return (self.part(0, len(self) - n), self.part(len(self) - n, len(self))) if n else (self, None)
 
-# %% ../../nbs/62_cache.ipynb #918191e1
+# %% ../../nbs/62_cache.ipynb #8865ac5d
 class LatentData(Clips):
     "Clean latents, captions and micro-conditions of a data set, encoded once"
     def __init__(self,
@@ -99,17 +100,19 @@ class LatentData(Clips):
         for name in ('z1', 'micro', 'clip_text', 'photo_text'): setattr(out, name, getattr(self, name)[a:b])
         return out
 
-    def batch(self,
-        index:Tensor,            # (b,) long
-        frame:Tensor|None=None,  # (b,) uniform in [0, 1): takes that frame of each clip and its picture caption; None: whole clips
-    ) -> tuple[Tensor, Text, Tensor]: # z1 (b, f, c, h, w), text, micro (b, 6)
-        "A batch of clips, or of single frames"
-        z1, micro = self.z1[index], self.micro[index]
-        row = (self.clip_text if frame is None else self.photo_text)[index]
-        if frame is not None: z1, micro = single_frames(z1, micro, frame)
-        mask = self.table.mask[row]
-        l = int(mask.sum(1).max())    # no longer than the batch's longest caption
-        return z1, Text(self.table.tokens[row, :l], self.table.pooled[row], mask[:, :l]), micro
+# %% ../../nbs/62_cache.ipynb #9804f1b7
+@patch
+def batch(self:LatentData,
+    index:Tensor,            # (b,) long
+    frame:Tensor|None=None,  # (b,) uniform in [0, 1): takes that frame of each clip and its picture caption; None: whole clips
+) -> tuple[Tensor, Text, Tensor]: # z1 (b, f, c, h, w), text, micro (b, 6)
+    "A batch of clips, or of single frames"
+    z1, micro = self.z1[index], self.micro[index]
+    row = (self.clip_text if frame is None else self.photo_text)[index]
+    if frame is not None: z1, micro = single_frames(z1, micro, frame)
+    mask = self.table.mask[row]
+    l = int(mask.sum(1).max())    # no longer than the batch's longest caption
+    return z1, Text(self.table.tokens[row, :l], self.table.pooled[row], mask[:, :l]), micro
 
 # %% ../../nbs/62_cache.ipynb #e9e66011
 def fake_data(

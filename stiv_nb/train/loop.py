@@ -111,7 +111,7 @@ class LivePlot:
         else: self.handle.update(fig)
         self.last = time.time()
 
-# %% ../../nbs/63_loop.ipynb #bb5e0358
+# %% ../../nbs/63_loop.ipynb #747e5380
 def start_model(
     recipe:Recipe,          # model and seed are read
     start:Pipeline|None,    # to start from; None: from nothing
@@ -129,6 +129,7 @@ def start_model(
             model.reset_parameters()
     return take_time(model, start_time.model) if start_time else model
 
+# %% ../../nbs/63_loop.ipynb #7527f838
 def build_model(
     recipe:Recipe,          # model, seed and parallel are read
     start:Pipeline|None,    # to start from; None: from nothing
@@ -169,7 +170,7 @@ class Run:
     @property
     def loss(self): return self.metrics[-1]['loss'] if self.metrics else math.nan
 
-# %% ../../nbs/63_loop.ipynb #a9eb0f70
+# %% ../../nbs/63_loop.ipynb #207ae042
 _SUMS = 7   # samples, their losses, steps, gradient norms, skipped steps, tokens, operations; behind these: losses by time, and how many
 
 class Trainer:
@@ -193,57 +194,64 @@ class Trainer:
         self.null, self.step, self.usual, self.waited, self.sums = Text(*(x.to(self.device) for x in data.null)), 0, None, 0., None
         self.pool, self.ahead = ThreadPoolExecutor(1), None
 
-    def _fetch(self, step:int, slots:Tensor):
-        "Clips of some slots of a step; single frames, if it is their turn"
-        r = self.recipe
-        single = r.data.image_every and step % r.data.image_every == 0
-        return self.data.batch(self.data.order(r.run.seed, step, slots, r.run.batch), slot_uniform(r.run.seed, step, slots, FRAME) if single else None)
+# %% ../../nbs/63_loop.ipynb #c50b49f4
+@patch
+def _fetch(self:Trainer, step:int, slots:Tensor):
+    "Clips of some slots of a step; single frames, if it is their turn"
+    r = self.recipe
+    single = r.data.image_every and step % r.data.image_every == 0
+    return self.data.batch(self.data.order(r.run.seed, step, slots, r.run.batch), slot_uniform(r.run.seed, step, slots, FRAME) if single else None)
 
-    def _next(self, step:int, slots:Tensor, then:tuple):
-        "Clips that a thread has fetched while the last step ran; it goes on with those of `then`, a (step, slots)"
-        began, (at, ahead) = time.perf_counter(), self.ahead or (None, None)
-        got = ahead.result() if at == (step, int(slots[0])) else self._fetch(step, slots)
-        self.ahead = (then[0], int(then[1][0])), self.pool.submit(self._fetch, *then)
-        self.waited += time.perf_counter() - began
-        return got
+@patch
+def _next(self:Trainer, step:int, slots:Tensor, then:tuple):
+    "Clips that a thread has fetched while the last step ran; it goes on with those of `then`, a (step, slots)"
+    began, (at, ahead) = time.perf_counter(), self.ahead or (None, None)
+    got = ahead.result() if at == (step, int(slots[0])) else self._fetch(step, slots)
+    self.ahead = (then[0], int(then[1][0])), self.pool.submit(self._fetch, *then)
+    self.waited += time.perf_counter() - began
+    return got
 
-    def _losses(self, clips, slots, recipe, step, t=None):
-        z1, text, micro = clips[0].to(self.device), Text(*(x.to(self.device) for x in clips[1])), clips[2].to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.parallel.precision == 'bf16' and self.world.size == 1):
-            return training_loss(self.model, z1, text, self.null, micro, recipe, step, slots, t)
+@patch
+def _losses(self:Trainer, clips, slots, recipe, step, t=None):
+    z1, text, micro = clips[0].to(self.device), Text(*(x.to(self.device) for x in clips[1])), clips[2].to(self.device)
+    with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.parallel.precision == 'bf16' and self.world.size == 1):
+        return training_loss(self.model, z1, text, self.null, micro, recipe, step, slots, t)
 
-    def _work(self, clips) -> Tensor: # clips, tokens, and operations of forward and backward, as they really are
-        (n, f, _, h, w), r = clips[0].shape, self.recipe
-        shape = f, h, w, r.run.p_drop_patches
-        flops = sum(forward_flops(r.model, *shape, len_text=clips[1].mask.shape[1]).values())
-        return torch.tensor([1, n_tokens(r.model, *shape), 3*flops], dtype=torch.float64) * n
+@patch
+def _work(self:Trainer, clips) -> Tensor: # clips, tokens, and operations of forward and backward, as they really are
+    (n, f, _, h, w), r = clips[0].shape, self.recipe
+    shape = f, h, w, r.run.p_drop_patches
+    flops = sum(forward_flops(r.model, *shape, len_text=clips[1].mask.shape[1]).values())
+    return torch.tensor([1, n_tokens(r.model, *shape), 3*flops], dtype=torch.float64) * n
 
-    def train_step(self):
-        "One update; the step is counted from 0"
-        r, o, world, sums, work = self.recipe, self.recipe.optim, self.world, [], torch.zeros(3, dtype=torch.float64)
-        helpings = my_slots(r.run.batch, world, r.parallel.accumulate)
-        for i, slots in enumerate(helpings):
-            then = (self.step, helpings[i + 1]) if i + 1 < len(helpings) else (self.step + 1, helpings[0])
-            if world.size > 1: self.model.set_requires_gradient_sync(i == len(helpings) - 1)
-            clips = self._next(self.step, slots, then)
-            losses, t = self._losses(clips, slots, r, self.step)
-            (losses.sum() * (world.size / r.run.batch)).backward()     # sharded gradients are averages over the processes
-            sums.append(torch.cat([losses.detach().sum()[None], *loss_by_time(losses.detach(), t)]))
-            work += self._work(clips)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip)
-        norm = (norm.full_tensor() if hasattr(norm, 'full_tensor') else norm).item()
-        loss, main = sum(sums).cpu().double(), float(world.main)
-        bad = self._is_bad(norm)
-        if bad: new = torch.zeros(_SUMS + len(loss) - 1, dtype=torch.float64).index_fill(0, torch.tensor([2, 4]), main)
-        else:
-            new = torch.cat([work[:1], loss[:1], torch.tensor([main, main*norm, 0.]), work[1:], loss[1:]])
-            self.usual = norm if self.usual is None else .98*self.usual + .02*norm
-            for g in self.optim.param_groups: g['lr'] = o.lr * rate_at(self.step, r.run.n_steps, o.warmup, o.cooldown)
-            self.optim.step()
-        self.sums = new if self.sums is None else self.sums + new
-        self.optim.zero_grad(set_to_none=True)
-        self.step += 1
-        self.ema.update(self.model, self.step)
+# %% ../../nbs/63_loop.ipynb #7013d3bd
+@patch
+def train_step(self:Trainer):
+    "One update; the step is counted from 0"
+    r, o, world, sums, work = self.recipe, self.recipe.optim, self.world, [], torch.zeros(3, dtype=torch.float64)
+    helpings = my_slots(r.run.batch, world, r.parallel.accumulate)
+    for i, slots in enumerate(helpings):
+        then = (self.step, helpings[i + 1]) if i + 1 < len(helpings) else (self.step + 1, helpings[0])
+        if world.size > 1: self.model.set_requires_gradient_sync(i == len(helpings) - 1)
+        clips = self._next(self.step, slots, then)
+        losses, t = self._losses(clips, slots, r, self.step)
+        (losses.sum() * (world.size / r.run.batch)).backward()     # sharded gradients are averages over the processes
+        sums.append(torch.cat([losses.detach().sum()[None], *loss_by_time(losses.detach(), t)]))
+        work += self._work(clips)
+    norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip)
+    norm = (norm.full_tensor() if hasattr(norm, 'full_tensor') else norm).item()
+    loss, main = sum(sums).cpu().double(), float(world.main)
+    bad = self._is_bad(norm)
+    if bad: new = torch.zeros(_SUMS + len(loss) - 1, dtype=torch.float64).index_fill(0, torch.tensor([2, 4]), main)
+    else:
+        new = torch.cat([work[:1], loss[:1], torch.tensor([main, main*norm, 0.]), work[1:], loss[1:]])
+        self.usual = norm if self.usual is None else .98*self.usual + .02*norm
+        for g in self.optim.param_groups: g['lr'] = o.lr * rate_at(self.step, r.run.n_steps, o.warmup, o.cooldown)
+        self.optim.step()
+    self.sums = new if self.sums is None else self.sums + new
+    self.optim.zero_grad(set_to_none=True)
+    self.step += 1
+    self.ema.update(self.model, self.step)
 
 # %% ../../nbs/63_loop.ipynb #902510ff
 @patch
@@ -324,13 +332,14 @@ def pipeline(self:Trainer) -> Pipeline|None: # None in processes other than the 
     model.load_state_dict(weights)
     return Pipeline(model, self.vae, self.text, Defaults(size=d.size, n_frames=1 if d.image_every == 1 else d.n_frames, stride=d.stride, shift=flow.shift, guidance=flow.guidance, max_frames=4*d.n_frames), self.device)
 
-# %% ../../nbs/63_loop.ipynb #bcbe5e3f
+# %% ../../nbs/63_loop.ipynb #90954528
 def pipeline_of(
     folder,  # of a run, or of a pipeline
 ) -> Path:
     "A run's pipeline, or the pipeline folder itself"
     return Path(folder)/'pipeline' if (Path(folder)/'pipeline').is_dir() else Path(folder)
 
+# %% ../../nbs/63_loop.ipynb #849cf00b
 def train(
     recipe:Recipe,                 # what to train
     vae=None,                      # codec; None: from `recipe.codec.folder` or `recipe.run.start`
@@ -361,6 +370,7 @@ def train(
     if resume: trainer.load(checkpoints(where)[-1])
     return _loop(trainer, folder, where, report, on_sample)
 
+# %% ../../nbs/63_loop.ipynb #6c7aebfd
 def _loop(trainer:Trainer, folder, where, report, on_sample) -> Run:
     "From the trainer's step to the recipe's last"
     recipe, world = trainer.recipe, trainer.world

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fingerprint', 'fill_cache', 'ShardData', 'BucketData', 'in_buckets', 'open_latents']
 
-# %% ../../nbs/69_shards.ipynb #e57034b2
+# %% ../../nbs/69_shards.ipynb #ecd396e0
 import contextlib
 import copy
 import hashlib
@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 from ..data.shapes import uniform
 from ..stiv.condition import Text
@@ -49,7 +50,7 @@ def _no_bars():
     finally:
         if shown: datasets.enable_progress_bars()
 
-# %% ../../nbs/69_shards.ipynb #6adda6a7
+# %% ../../nbs/69_shards.ipynb #a539667c
 def fill_cache(
     folder,            # of the cache; made if it is not there
     data,              # a data set with `batch(indices)`: `ShapeWorld` or `VideoFolder`
@@ -90,6 +91,7 @@ def fill_cache(
             finally: shutil.rmtree(tmp, ignore_errors=True)
         if report: report(i + 1, n_shards)
 
+# %% ../../nbs/69_shards.ipynb #dabce324
 def _described(folder:Path) -> dict:
     "cache.json of a cache, checked"
     try: found = json.loads((folder/'cache.json').read_text())
@@ -97,7 +99,7 @@ def _described(folder:Path) -> dict:
     if found.get('format') != 'stiv_nb cache': raise ValueError(f"{folder} is no cache of latents: it has no cache.json of ours; fill one with stiv cache")
     return found
 
-# %% ../../nbs/69_shards.ipynb #8e04fcb2
+# %% ../../nbs/69_shards.ipynb #d9ab8a05
 class ShardData(Clips):
     "A filled cache, with the interface of `LatentData`: items of any index, from shards mapped into memory"
     def __init__(self,
@@ -131,21 +133,23 @@ class ShardData(Clips):
         out.first, out.n = self.first + a, b - a
         return out
 
-    def batch(self,
-        index:Tensor,           # (b,) long
-        frame:Tensor|None=None, # (b,) uniform in [0, 1): takes that frame of each clip; None: whole clips
-    ) -> tuple[Tensor, Text, Tensor]: # z1 (b, f, c, h, w), text, micro (b, 6)
-        "A batch of clips, or of single frames"
-        rows = self.rows[(index + self.first).tolist()]
-        floats = lambda blobs, *shape: torch.stack([torch.frombuffer(bytearray(b), dtype=torch.float16).reshape(*shape) for b in blobs]).float()
-        z1, micro, length = floats(rows['z1'], *self.shape), torch.from_numpy(np.stack(rows['micro'])).float(), torch.from_numpy(rows['length'])
-        if frame is not None: z1, micro = single_frames(z1, micro, frame)
-        l = max(int(length.max()), self.null.mask.shape[1])
-        tokens = torch.zeros(len(z1), l, self.text_width)
-        for i, blob in enumerate(rows['tokens']): tokens[i, :length[i]] = torch.frombuffer(bytearray(blob), dtype=torch.float16).reshape(-1, self.text_width)
-        return z1, Text(tokens, floats(rows['pooled'], self.text_width), torch.arange(l) < length[:, None]), micro
+# %% ../../nbs/69_shards.ipynb #366268fc
+@patch
+def batch(self:ShardData,
+    index:Tensor,           # (b,) long
+    frame:Tensor|None=None, # (b,) uniform in [0, 1): takes that frame of each clip; None: whole clips
+) -> tuple[Tensor, Text, Tensor]: # z1 (b, f, c, h, w), text, micro (b, 6)
+    "A batch of clips, or of single frames"
+    rows = self.rows[(index + self.first).tolist()]
+    floats = lambda blobs, *shape: torch.stack([torch.frombuffer(bytearray(b), dtype=torch.float16).reshape(*shape) for b in blobs]).float()
+    z1, micro, length = floats(rows['z1'], *self.shape), torch.from_numpy(np.stack(rows['micro'])).float(), torch.from_numpy(rows['length'])
+    if frame is not None: z1, micro = single_frames(z1, micro, frame)
+    l = max(int(length.max()), self.null.mask.shape[1])
+    tokens = torch.zeros(len(z1), l, self.text_width)
+    for i, blob in enumerate(rows['tokens']): tokens[i, :length[i]] = torch.frombuffer(bytearray(blob), dtype=torch.float16).reshape(-1, self.text_width)
+    return z1, Text(tokens, floats(rows['pooled'], self.text_width), torch.arange(l) < length[:, None]), micro
 
-# %% ../../nbs/69_shards.ipynb #1cd43d34
+# %% ../../nbs/69_shards.ipynb #e14a2e73
 class BucketData(Clips):
     "Several caches of different shapes; all slots of a step come from one of them"
     def __init__(self,
@@ -188,6 +192,7 @@ class BucketData(Clips):
         k = int(torch.searchsorted(self.starts, index[0], right=True)) - 1
         return self.parts[k].batch(index - self.starts[k], frame)
 
+# %% ../../nbs/69_shards.ipynb #edfe603f
 def in_buckets(
     clips,      # the data set that a recipe names
     data,       # `DataConfig`: its buckets are read
