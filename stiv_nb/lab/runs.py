@@ -183,7 +183,7 @@ def _run(r, folder:Path, resume:bool):
     strips(run.pipeline, r.run.n_steps)
     return run
 
-# %% ../../nbs/97_runs.ipynb #173fb3e9
+# %% ../../nbs/97_runs.ipynb #492da883
 def _examples(clips, data, vae) -> tuple:
     "Three captions and first frames to draw: of the clips, or of a cache"
     import torch
@@ -194,7 +194,7 @@ def _examples(clips, data, vae) -> tuple:
     one = getattr(data, 'parts', [data])[0]
     few = range(min(3, len(one)))
     z1 = one.batch(torch.tensor(few))[0][:, :1].to(vae.mean.device)
-    return list(one.rows['caption'][:len(few)]), list(to_uint8(vae.decode(z1))[:, 0].cpu())
+    return list(one.rows[one.first:one.first + len(few)]['caption']), list(to_uint8(vae.decode(z1))[:, 0].cpu())
 
 def _encoders(r, start, clips, folder:Path, world) -> tuple:
     "VAE and text encoder of a run: those of the Hub, of a checkpoint, of its start, the toy's, or trained on one's own clips"
