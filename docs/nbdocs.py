@@ -25,8 +25,12 @@ os.environ["IN_TEST"] = "1"  # so that nbdev_export() in a notebook's last cell 
 import yaml
 from execnb.nbio import read_nb
 from nbdev.config import get_config
+from nbdev import processors
 from nbdev.doclinks import nbglob
 from nbdev.processors import FilterDefaults, exec_show_docs, rm_export
+
+def_names = processors._def_names
+processors._def_names = lambda *args: def_names(*args)[::-1]   # nbdev inserts them behind their cell one by one: the last would stand first
 
 CFG = get_config()
 ROOT = CFG.config_path

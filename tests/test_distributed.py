@@ -80,7 +80,7 @@ def last_step(out): return int(checkpoints(out/"checkpoints")[-1].name[5:]) if c
 def test_killed_at_random_moments(tmp_path):
     draw, straight = random.Random(0), tmp_path/"straight"
     kills = int(os.environ.get("STIV_KILLS", 3))
-    n_steps, out, done = max(60, 20*kills), tmp_path/"killed", 0
+    n_steps, out, done = 15*kills, tmp_path/"killed", 0
     run(1, "loop", straight, n_steps=n_steps)
     for _ in range(kills):
         before = last_step(out)
