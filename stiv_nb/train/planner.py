@@ -53,8 +53,11 @@ def forward_flops(
     return main | {'extra blocks': sum(extra.values()), 'patches in and out': 4*f*s*d*config.token_width + absolute,
                    'conditions': 2*l*dt*d + 2*(256*d + d*d + dt*d + 2*512*d + 2*256*d) + 16*d*d}
 
-# %% ../../nbs/68_planner.ipynb #8834bdcd
-KEPT = dict(none=47., attention=3., full=1.)   # numbers of width d per token that a block keeps, by checkpointing policy; counted below, without compiler
+# %% ../../nbs/68_planner.ipynb #54aeaaa6
+KEPT = dict(   # bytes per token and unit of width that a block keeps, by how it computes and by checkpointing policy; measured below, without compiler
+    fp32=dict(none=186., attention=12., full=4.),
+    autocast=dict(none=129., attention=8., full=4.),   # bf16 in one process
+    bf16=dict(none=113., attention=6., full=2.))        # bf16 with FSDP
 
 @dataclass(frozen=True)
 class GPU:
@@ -92,7 +95,7 @@ class Plan:
                  f'FLOPs per step      {self.flops_step:.3g}', f'FLOPs in all        {self.flops_total:.3g}', f'time at {self.mfu:.0%} MFU     {self.hours:,.1f} h, {self.gpu_hours:,.0f} GPU-hours']
         return '\n'.join(lines + ([''] + [f'! {a}' for a in self.advice] if self.advice else []))
 
-# %% ../../nbs/68_planner.ipynb #677644a3
+# %% ../../nbs/68_planner.ipynb #fbf0cb70
 def plan(
     recipe:Recipe,   # what shall be trained
     gpu:str='h200',  # a key of `GPUS`
@@ -111,10 +114,10 @@ def plan(
     block = (n - parameters['conditions']) / (m.depth + m.extra)
     copies = 0 if p.precision == 'fp32' and n_gpus == 1 else n if n_gpus == 1 else 2*block + parameters['conditions']
     memory = dict(weights=4*n/shards, gradients=4*n/shards, momentum=4*n/shards, EMA=0 if p.ema_offload else 4*n/shards, **{'weights in use': copies * (2 if p.precision == 'bf16' else 4)})
-    width = 2 if p.precision == 'bf16' else 4
+    keeps = KEPT['fp32' if p.precision == 'fp32' else 'autocast' if n_gpus == 1 else 'bf16']
     f, s, kept = grid(m, d.n_frames, side, side, r.p_drop_patches)
     tokens = f * (m.depth*kept + m.extra*s)
-    per_sample = {k: width*m.width*(x*tokens + (KEPT['none']*f*s if k != 'none' else 0)) for k, x in KEPT.items()}
+    per_sample = {k: m.width*(x*tokens + (keeps['none']*f*s if k != 'none' else 0)) for k, x in keeps.items()}   # one block is whole while its backward runs
     room = .92*g.memory - sum(memory.values())
     largest = {k: max(0, int(room / x)) for k, x in per_sample.items()}
     flops = 3 * r.batch * sum(forward_flops(m, d.n_frames, side, side, r.p_drop_patches, len_text).values())

@@ -238,7 +238,7 @@ def other_run(
     "What makes `b` another run than `a`: how a step is computed, and what is noted when, may change on the way"
     return {k: v for k, v in differences(a, b).items() if not k.startswith('parallel.') and not k.endswith(('_every', '.keep'))}
 
-# %% ../../nbs/60_recipe.ipynb #f47de6c8
+# %% ../../nbs/60_recipe.ipynb #68b72bb5
 _STAGES = dict( # name -> (starts from, takes temporal attention from, pixels, frames, task, steps)
     **{'t2i-256': (None, None, 256, 1, 't2v', 400_000), 't2i-512': ('t2i-256', None, 512, 1, 't2v', 400_000)},
     **{'t2v-256-20': ('t2i-256', None, 256, 20, 't2v', 400_000), 't2v-256-40': ('t2v-256-20', None, 256, 40, 't2v', 400_000), 't2v-512': ('t2i-512', 't2v-256-20', 512, 20, 't2v', 400_000)},
@@ -247,9 +247,10 @@ _STAGES = dict( # name -> (starts from, takes temporal attention from, pixels, f
 _ENCODERS = dict(large=(dict(channels=16, text_width=1280), CodecConfig(vae='ostris/vae-kl-f8-d16', text='laion/CLIP-ViT-bigG-14-laion2B-39B-b160k')),
                  small=(dict(channels=4, text_width=768), CodecConfig(vae='stabilityai/sd-vae-ft-ema', text='openai/clip-vit-large-patch14')))
 
-_FEWER = dict(s=(5, 10), b=(20, 40))   # one GPU: so many times fewer steps of pictures, of clips
+_FEWER    = dict(s=(5, 10), b=(20, 40))        # one GPU: so many times fewer steps of pictures, of clips
+_HELPINGS = dict(s=(1, 1, 2), b=(1, 2, 4))     # and of 24 GB: helpings per step at 256 pixels, of 40 frames, at 512 pixels (planner)
 
-# %% ../../nbs/60_recipe.ipynb #8552313b
+# %% ../../nbs/60_recipe.ipynb #02f3a27d
 def _full_scale(size:str):
     "All stages of a size, and their unmasked fine-tuning"
     small = size in _FEWER
@@ -262,7 +263,7 @@ def _full_scale(size:str):
         run = RunConfig(name=name, n_steps=n_steps, batch=batch, start=folder(start), start_time=folder(start_time), save_every=1000, val_every=1000, sample_every=5000)
         r = Recipe(model=model, data=DataConfig(source='data/images' if image else 'data/best' if 'sft' in stage else 'data/videos', size=pixels, n_frames=frames, stride=1 if image else 3, n_clips=20_000 if 'sft' in stage else 10_000_000, n_val=256),
                    codec=codec, condition=ConditionConfig(task=task, p_drop_image=.08 if task == 'ti2v' else 0.), optim=OptimConfig(ema=.999 if small else .9999, guard='skip', spike=10.), run=run,
-                   parallel=ParallelConfig(precision='bf16', compile=True, checkpoint='attention', accumulate=2 if size == 'b' and pixels > 256 else 1, ema_offload=size == 'm'))
+                   parallel=ParallelConfig(precision='bf16', compile=True, checkpoint='attention', accumulate=_HELPINGS[size][2 if pixels > 256 else frames > 20] if small else 1, ema_offload=size == 'm'))
         yield r
         long = max(1000, round(n_steps * (.125 if image else .25)))                          # 50k after 400k of T2I, 100k after the others (STIV App. B)
         yield change(r, run__name=f'{name}-unmasked', run__n_steps=long, run__p_drop_patches=0., run__start=f'runs/{name}', run__start_time=None)
