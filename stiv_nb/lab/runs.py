@@ -14,7 +14,7 @@ from pathlib import Path
 from ..cli import command
 from .commands import open_checkpoint
 
-# %% ../../nbs/97_runs.ipynb #80f510f5
+# %% ../../nbs/97_runs.ipynb #278d083c
 def open_recipe(
     name:str, # a name of `RECIPES`, a YAML file, or the folder of a run
 ):            # `Recipe`
@@ -23,6 +23,7 @@ def open_recipe(
     path = Path(name)/'recipe.yaml' if Path(name).is_dir() else Path(name)
     if name in RECIPES: return RECIPES[name]
     if not path.exists():
+        if path.suffix in ('.yaml', '.yml'): raise FileNotFoundError(f"there is no file {name[:80]!r}")
         near = difflib.get_close_matches(name, RECIPES, 1)
         raise ValueError(f"there is no recipe {name[:80]!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(RECIPES)}, or name a YAML file"))
     try: return from_yaml(path.read_text(encoding='utf-8'))
@@ -126,7 +127,7 @@ def draw_strips(
     write_aside(path, lambda p: fig.savefig(p, format='png'))
     plt.close(fig)
 
-# %% ../../nbs/97_runs.ipynb #0aee6cfb
+# %% ../../nbs/97_runs.ipynb #6a2c8e2b
 @command('stiv train demo-t2i --run.n_steps 200 --optim.cooldown 0 --run.batch 16')
 def cmd_train(
     recipe:str,        # a recipe's name, a YAML file, or the folder of a run; see stiv recipe. Any field can follow as --part.field VALUE. Codec and text encoder come from codec.folder, else from run.start, else from the shipped toy; for clips of your own (data.source) they are trained first
@@ -141,9 +142,9 @@ def cmd_train(
     r = changed(open_recipe(recipe), fields)
     if dry_run: return _rehearse(r, gpu)
     folder = Path(folder or (recipe if Path(recipe).is_dir() else Path('runs')/r.run.name))
-    try: run = _run(r, folder, resume)
+    try: done = _run(r, folder, resume)
     finally: leave_world()
-    if run: print(f'loss {run.loss:.3f} after {r.run.n_steps} steps, {run.seconds:.0f} s. Try: stiv sample "a red circle moving left" --checkpoint {folder}\n{folder}')
+    if done: print(f'loss {done[0].loss:.3f} after {r.run.n_steps} steps, {done[0].seconds:.0f} s. Try: stiv sample "{done[1]}" --checkpoint {folder}\n{folder}')
 
 def _rehearse(r, gpu:str):
     "Two steps on fake data, and the plan for as many GPUs as there are processes"
@@ -156,20 +157,22 @@ def _rehearse(r, gpu:str):
         if world.main: print(f"{plan(r, gpu, world.size, factor=factor)}\n\nrehearsed on {world.size} x {world.device}: loss {m['loss']:.3f}, {m['samples_per_s']:.2f} samples/s, {m['tflops']:.3f} TFLOP/s" + (f", MFU {m['mfu']:.1%}, peak {m['peak_gb']:.1f} GB" if 'mfu' in m else ''))
     finally: leave_world()
 
-# %% ../../nbs/97_runs.ipynb #20987dbf
+# %% ../../nbs/97_runs.ipynb #6e1d1ffe
 def _run(r, folder:Path, resume:bool):
-    "Trains a recipe in a folder; the finished run in the first process, None in others"
+    "Trains a recipe in a folder; the finished run and a caption to try in the first process, None in others"
     from stiv_nb.train.checkpoint import checkpoints
     from stiv_nb.train.loop import Bar, open_data, train
-    from stiv_nb.train.parallel import join_world
+    from stiv_nb.train.parallel import join_world, my_slots
     from stiv_nb.train.recipe import other_run
     from stiv_nb.train.shards import open_latents
     there = bool(checkpoints(folder/'checkpoints'))
     if there and not resume: raise ValueError(f"{folder} holds a run already; add --resume, or choose another with --folder")
     gap = other_run(open_recipe(str(folder)), r) if there else {}
-    if gap: raise ValueError(f"{folder} was started with another recipe: " + ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in gap.items()))
+    if gap: raise ValueError(f"{folder} was started with another recipe: " + ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in gap.items()) + f"; to go on from its result, start another run with --run.start {folder}")
     clips, photo = open_data(r) if not r.data.cache else (None, None)   # a cache is enough, wherever the clips may be
     world = join_world(None, r.parallel.timeout)                  # first of all: from here on, each process uses its own GPU
+    my_slots(r.run.batch, world, r.parallel.accumulate)           # a batch that doesn't divide is said before clips are encoded
+    _check_sizes(r)
     start = open_checkpoint(r.run.start) if r.run.start else None
     if start: start.model.cpu()                                   # the trainer copies it to where it belongs
     bar = lambda name: Bar(name) if world.main else None
@@ -181,9 +184,15 @@ def _run(r, folder:Path, resume:bool):
     except KeyboardInterrupt as e: raise KeyboardInterrupt(f"{str(e).split(';')[0]}; go on with: stiv train {folder} --resume" if str(e) else 'stopped before the first step') from None
     if run.pipeline is None: return None
     strips(run.pipeline, r.run.n_steps)
-    return run
+    return run, shown[0][0]
 
-# %% ../../nbs/97_runs.ipynb #492da883
+# %% ../../nbs/97_runs.ipynb #81510274
+def _check_sizes(r):
+    "Sizes that would fail only after a codec has been trained"
+    unit = (8 if r.codec.vae else 4) * r.model.patch
+    for _, h, w in r.data.shapes or [(0, r.data.size, r.data.size)]:
+        if h % unit or w % unit: raise ValueError(f"frames of {h}x{w} don't divide into patches: use multiples of {unit} pixels")
+
 def _examples(clips, data, vae) -> tuple:
     "Three captions and first frames to draw: of the clips, or of a cache"
     import torch
@@ -205,7 +214,10 @@ def _encoders(r, start, clips, folder:Path, world) -> tuple:
     if r.data.source.startswith('stream:') and not (r.codec.folder or start): raise ValueError("clips of a stream need encoders that exist: name codec.vae and codec.text, or codec.folder")
     if r.codec.folder: start = open_checkpoint(r.codec.folder)
     if not start and r.data.source == 'shapes': start = open_checkpoint('toy')
-    if not start and clips is None: raise ValueError("a cache needs the encoders that made it: name codec.folder, or codec.vae and codec.text")
+    if not start and clips is None:                               # `stiv cache` leaves the encoders that it trained beside the latents
+        beside = Path(r.data.cache.split(',')[0].strip())/'codec'
+        if not beside.is_dir(): raise ValueError("a cache needs the encoders that made it: name codec.folder, or codec.vae and codec.text")
+        start = open_checkpoint(str(beside))
     if not start:
         if world.main: start = own_codec(r, clips, folder/'codec')
         world.wait()                                              # others read what the first one has trained
@@ -226,7 +238,7 @@ def cmd_plan(
     r = changed(open_recipe(recipe), fields)
     print(plan(r, gpu, gpus, mfu, 4 if r.codec.vae is None else 8))
 
-# %% ../../nbs/97_runs.ipynb #f1c010b9
+# %% ../../nbs/97_runs.ipynb #362c36f7
 @command('stiv cache stiv-256-xl --out cache/videos')
 def cmd_cache(
     recipe:str,       # whose clips and encoders count; any field can follow as --part.field VALUE
@@ -237,18 +249,19 @@ def cmd_cache(
     "Encodes a recipe's clips into shards of latents, once for many runs; started again, it goes on. With torchrun, processes share the work"
     from stiv_nb.train.loop import Bar, open_data
     from stiv_nb.train.parallel import join_world, leave_world
-    from stiv_nb.train.shards import fill_cache, in_buckets
+    from stiv_nb.train.shards import about_clips, fill_cache, in_buckets
     r = changed(open_recipe(recipe), fields)
     if shard < 1: raise ValueError(f"shard={shard} must be at least 1")
     clips, _ = open_data(r)
     try:
         world = join_world()                                      # first of all: from here on, each process uses its own GPU
-        vae, text = _encoders(r, open_checkpoint(r.run.start) if r.run.start else None, clips, Path(out).parent, world)
-        for name, part in in_buckets(clips, r.data).items(): fill_cache(Path(out)/name, part, vae, text, r.data.n_clips + r.data.n_val, shard, world=world, report=Bar(f'cache {name}'.strip()) if world.main else None)
+        _check_sizes(r)
+        vae, text = _encoders(r, open_checkpoint(r.run.start) if r.run.start else None, clips, Path(out), world)
+        for name, part in in_buckets(clips, r.data).items(): fill_cache(Path(out)/name, part, vae, text, r.data.n_clips + r.data.n_val, shard, world=world, report=Bar(f'cache {name}'.strip()) if world.main else None, about=about_clips(r.data))
     finally: leave_world()
     if world.main: print(out)
 
-# %% ../../nbs/97_runs.ipynb #b6d11178
+# %% ../../nbs/97_runs.ipynb #869d409e
 @command('stiv pipeline fig4')
 def cmd_pipeline(
     name:str,          # a key of PIPELINES: fig4 (toy size, two resolutions), s, b, xl, xxl, m
@@ -267,7 +280,7 @@ def cmd_pipeline(
                 if join_world().main: print(f'{stage}: done')
                 continue
             r = changed(change(r, run__start=at(r.run.start), run__start_time=at(r.run.start_time)), fields)
-            run = _run(r, where, True)
-            if run: print(f'{stage}: loss {run.loss:.3f} after {r.run.n_steps} steps, {run.seconds:.0f} s')
+            done = _run(r, where, True)
+            if done: print(f'{stage}: loss {done[0].loss:.3f} after {r.run.n_steps} steps, {done[0].seconds:.0f} s')
             join_world().wait()                                   # the next stage starts from what the first process has written
     finally: leave_world()

@@ -18,7 +18,7 @@ from ..flow.times import TIMES
 from ..model.dit import MODELS, ModelConfig
 from ..stiv.condition import ConditionConfig
 
-# %% ../../nbs/60_recipe.ipynb #3c28cd13
+# %% ../../nbs/60_recipe.ipynb #b0173b19
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     "Which clips"
@@ -29,7 +29,7 @@ class DataConfig:
     n_frames:int = 8            # frames per clip; 1 trains text-to-image
     stride:int = 1              # source frames per step
     n_clips:int = 8000          # clips encoded before training; each is seen several times
-    n_val:int = 0               # clips behind those, kept for validation
+    n_val:int = 0               # clips behind those, kept for validation; with buckets, the last ones of the first
     n_objects:int|str = 1       # toy world: 1, 2 or "any"
     background:str = 'plain'    # toy world: "plain", "textured" or "any"
     camera:str = 'still'        # toy world: "still", "pan" or "any"
@@ -136,7 +136,7 @@ class ParallelConfig:
         for k in ('accumulate', 'replicas', 'timeout'):
             if not getattr(self, k) >= 1: raise ValueError(f"parallel.{k}={getattr(self, k)} must be at least 1")
 
-# %% ../../nbs/60_recipe.ipynb #f74643c2
+# %% ../../nbs/60_recipe.ipynb #4e38f1aa
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     "A whole training run"
@@ -152,6 +152,7 @@ class Recipe:
     def __post_init__(self):
         if self.data.n_frames == 1 and self.condition.task != 't2v': raise ValueError(f"condition.task={self.condition.task!r} gives frames, but data.n_frames=1 has none to spare; use 't2v'")
         if self.optim.warmup + self.optim.cooldown > self.run.n_steps: raise ValueError(f"warm-up {self.optim.warmup} and cool-down {self.optim.cooldown} exceed the run's {self.run.n_steps} steps")
+        if self.run.val_every and not self.data.n_val: raise ValueError(f"run.val_every={self.run.val_every} has nothing to validate on: set data.n_val")
 
 # %% ../../nbs/60_recipe.ipynb #9f0515f9
 def _fits(value, kind) -> bool:
@@ -180,7 +181,7 @@ def change(
         parts.setdefault(part, {})[name] = value
     return replace(recipe, **{p: replace(getattr(recipe, p), **v) for p, v in parts.items()})
 
-# %% ../../nbs/60_recipe.ipynb #b5d6a931
+# %% ../../nbs/60_recipe.ipynb #8578bc92
 def to_yaml(
     recipe:Recipe, # any
 ) -> str:          # YAML, parts in order
@@ -196,11 +197,13 @@ def from_yaml(
 ) -> Recipe:
     "A recipe from text, every name and type checked"
     try: parts = yaml.safe_load(text)
-    except yaml.YAMLError as e: raise ValueError(f"not YAML: {str(e).splitlines()[0]}") from None
+    except yaml.YAMLError as e:
+        at = getattr(e, 'problem_mark', None)
+        raise ValueError(f"not YAML: {str(e).splitlines()[0]}" + (f" (line {at.line + 1})" if at else '')) from None
     if not isinstance(parts, dict) or not isinstance(parts.get('model'), dict): raise ValueError("a recipe needs a part 'model'")
-    kinds = typing.get_type_hints(ModelConfig)
     for k, v in parts['model'].items():
-        if k in kinds and not _fits(v, kinds[k]): raise ValueError(f"model.{k}={v!r} is {type(v).__name__}, expected {getattr(kinds[k], '__name__', kinds[k])}")
+        kind = _field(MODELS['toy'], k, f'model.{k}')
+        if not _fits(v, kind): raise ValueError(f"model.{k}={v!r} is {type(v).__name__}, expected {getattr(kind, '__name__', kind)}")
     try: base = Recipe(model=ModelConfig(**parts['model']), condition=ConditionConfig(task='t2v'), optim=OptimConfig(warmup=0))
     except TypeError as e: raise ValueError(f"model: {str(e).split('__init__() ')[-1]}") from None
     for p, v in parts.items():
