@@ -123,7 +123,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     (["a circle " * 1111], "2222 words"), (["x" * 10_000], "not in the vocabulary"),
     ([RED, "--guidance", "nan"], "guidance=nan"), ([RED, "--guidance", "inf"], "guidance=inf"), ([RED, "--guidance", "-1"], "guidance=-1"), ([RED, "--guidance", "1e9"], "guidance="),
     ([RED, "--steps", "0"], "steps=0"), ([RED, "--steps", "100000"], "steps=100000"), ([RED, "--n-frames", "0"], "n_frames=0"), ([RED, "--n-frames", "99"], "1 to 12"),
-    ([RED, "--size", "33"], "multiple of 8"), ([RED, "--size", "-8"], "--size '-8'"), ([RED, "--size", "24x33"], "multiple of 8"), ([RED, "--mode", "cfg"], "'cfg'"), ([RED, "--seed", "-1"], "seed=-1"),
+    ([RED, "--size", "33"], "multiple of 8"), ([RED, "--size", "-8"], "size=-8"), ([RED, "--size", "24x33"], "multiple of 8"), ([RED, "--mode", "cfg"], "'cfg'"), ([RED, "--seed", "-1"], "seed=-1"),
     ([RED, "--image", "none.png"], "none.png"), ([RED, "--given", "0"], "I=FILE"), ([RED, "--given", "x=a.png"], "I=FILE"), ([RED, "--given", "9=a.png"], "frames 0 to 7"),
     ([RED, "--out", "nowhere/a.mp4"], "create it first"), ([RED, "--out", "a.avi"], "known are .mp4"), ([RED, "--out", "a"], "unknown format"),
     ([RED, "--checkpoint", "nope"], "no checkpoint 'nope'"), ([RED, "--checkpoint", "./a/b"], "no checkpoint"), ([RED, "--checkpoint", ""], "no checkpoint")])

@@ -41,32 +41,38 @@ def room(tmp_path_factory):
     return room
 
 
-def test_trained_stored_by_name_and_sampled(room):
+@pytest.fixture(scope="module")
+def run(room):
+    "A finished run of that recipe"
     code, text = stiv("train", room/"r.yaml", "--folder", room/"run")
     assert code == 0, text
-    config = json.loads((room/"run"/"pipeline"/"config.json").read_text())
+    return room/"run"
+
+
+def test_trained_stored_by_name_and_sampled(room, run):
+    config = json.loads((run/"pipeline"/"config.json").read_text())
     assert str(room/"vae") in json.dumps(config) and str(room/"clip") in json.dumps(config)
     from safetensors import safe_open
-    with safe_open(room/"run"/"pipeline"/"model.safetensors", "pt") as f: assert not [k for k in f.keys() if not k.startswith("model.")]   # names, not weights
-    code, text = stiv("sample", RED, "--checkpoint", room/"run", "--steps", 2, "-o", room/"a.gif")
+    with safe_open(run/"pipeline"/"model.safetensors", "pt") as f: assert not [k for k in f.keys() if not k.startswith("model.")]   # names, not weights
+    code, text = stiv("sample", RED, "--checkpoint", run, "--steps", 2, "-o", room/"a.gif")
     assert code == 0 and "4 frames of 32x32" in text
-    a, b = (load(room/"run"/"pipeline")(RED, steps=2, progress=False).frames for _ in range(2))
+    a, b = (load(run/"pipeline")(RED, steps=2, progress=False).frames for _ in range(2))
     assert torch.equal(a, b)
 
 
-def test_a_cache_of_their_latents_is_theirs_alone(room):
+def test_a_cache_of_their_latents_is_theirs_alone(room, run):
     code, text = stiv("cache", room/"r.yaml", "--out", room/"latents")
     assert code == 0, text
     code, text = stiv("train", room/"r.yaml", "--data.cache", room/"latents", "--folder", room/"cached")
     assert code == 0, text
-    losses = [[json.loads(line)["loss"] for line in open(room/name/"metrics.jsonl")] for name in ("run", "cached")]
+    losses = [[json.loads(line)["loss"] for line in open(folder/"metrics.jsonl")] for folder in (run, room/"cached")]
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)   # latents are kept in 16 bits
     code, text = stiv("train", "demo-stiv", "--data.cache", room/"latents", "--folder", room/"wrong")
     assert code == 2 and "made by other encoders" in text
 
 
-def test_without_its_encoders_a_checkpoint_says_so(room):
-    shutil.copytree(room/"run", room/"moved")
+def test_without_its_encoders_a_checkpoint_says_so(room, run):
+    shutil.copytree(run, room/"moved")
     config = (room/"moved"/"pipeline"/"config.json")
     config.write_text(config.read_text().replace(str(room/"vae"), "nobody/nothing"))
     code, text = stiv("sample", RED, "--checkpoint", room/"moved", "-o", room/"b.gif")

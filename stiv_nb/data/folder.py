@@ -85,7 +85,7 @@ def write_folder(
     finally: tmp.unlink(missing_ok=True)
     return folder
 
-# %% ../../nbs/13_folder.ipynb #fc74b469
+# %% ../../nbs/13_folder.ipynb #3e8ebcfd
 class VideoFolder(Dataset):
     "Clips of a folder with captions.jsonl; items as in `ShapeWorld`: clip, caption, facts, micro"
     def __init__(self,
@@ -97,15 +97,16 @@ class VideoFolder(Dataset):
         cache_mib:float=256, # memory for decoded items, per worker; when it is full, later items are decoded each time
     ):
         self.folder, self.rows = Path(folder), read_captions(folder)
+        sides(size)   # raises if it is no size
         for name, v in dict(n_frames=n_frames, stride=stride).items():
             if v < 1: raise ValueError(f"{name}={v} must be at least 1")
         gone = [r['file'] for r in self.rows if not (self.folder/r['file']).exists()]
         if gone: raise FileNotFoundError(f"{self.folder}: {len(gone)} of {len(self.rows)} clips are missing, first {gone[0]}; see check_folder")
-        self.size, self.n_frames, self.stride, self.seed, self.sides = size, n_frames, stride, seed, sides(size)
+        self.size, self.n_frames, self.stride, self.seed = size, n_frames, stride, seed
         self.cache, self.cache_bytes = {}, cache_mib * 2**20
 
     def __len__(self): return len(self.rows)
-    def __repr__(self): return f"VideoFolder {self.folder.name}: {len(self)} clips, {self.n_frames} frames of {self.sides[0]}x{self.sides[1]}, stride {self.stride}"
+    def __repr__(self): return f"VideoFolder {self.folder.name}: {len(self)} clips, {self.n_frames} frames of {'x'.join(map(str, sides(self.size)))}, stride {self.stride}"
 
     def _draw(self, i, room): # a place in 0..room for start, top and left: the middle, or drawn
         if self.seed is None: return [r // 2 for r in room]
@@ -114,7 +115,7 @@ class VideoFolder(Dataset):
     def _read(self, i): # uint8 clip and micro of item i
         row = self.rows[i]; path = self.folder/row['file']
         n, H, W = video_size(path)
-        room = [a - b for a, b in zip(resized(H, W, self.size), self.sides)]
+        room = [a - b for a, b in zip(resized(H, W, self.size), sides(self.size))]
         start, *crop = self._draw(i, [max(0, n - 1 - (self.n_frames - 1)*self.stride), *room])
         clip, micro = read_video(path, self.n_frames, self.stride, start, self.size, crop)
         micro[:2] = torch.tensor([row.get('height', H), row.get('width', W)])
@@ -146,7 +147,7 @@ def bucket_of(
     fits = [k for k, (f, _, _) in enumerate(shapes) if (f - 1)*stride < n]
     return min(fits, key=lambda k: (round(abs(math.log(shapes[k][1]/shapes[k][2] * width/height)), 6), -shapes[k][0]), default=None)
 
-# %% ../../nbs/13_folder.ipynb #d9800a87
+# %% ../../nbs/13_folder.ipynb #76a894a6
 @patch
 def buckets(self:VideoFolder,
     shapes:list, # (frames, height, width) of each bucket
@@ -159,7 +160,7 @@ def buckets(self:VideoFolder,
         if k is None: raise ValueError(f"{self.folder/row['file']} has {n} frames; the shortest bucket needs {(min(shapes)[0] - 1)*self.stride + 1}")
         dealt.setdefault(k, []).append(row)
     out = {k: copy.copy(self) for k in sorted(dealt)}
-    for k, one in out.items(): one.rows, one.n_frames, one.size, one.sides, one.cache = dealt[k], shapes[k][0], tuple(shapes[k][1:]), tuple(shapes[k][1:]), {}
+    for k, one in out.items(): one.rows, one.n_frames, one.size, one.cache = dealt[k], shapes[k][0], tuple(shapes[k][1:]), {}
     return out
 
 # %% ../../nbs/13_folder.ipynb #b7d36706

@@ -55,7 +55,7 @@ def targets(
     path = check_out(Path(out), ('.mp4', '.webm', '.gif', '.png'))
     return [path] if len(prompts) == 1 else [path.with_name(f'{path.stem}-{i}{path.suffix}') for i in range(1, len(prompts) + 1)]
 
-# %% ../../nbs/96_commands.ipynb #100f8d51
+# %% ../../nbs/96_commands.ipynb #3377c7cf
 def read_given(
     pairs:tuple, # of texts I=FILE
 ) -> dict:       # frame index -> file
@@ -72,7 +72,7 @@ def read_size(
 ):                 # the side of a square, (height, width), or None
     "A size that the user gives"
     if text is None: return None
-    if not re.fullmatch(r'\d+(x\d+)?', text): raise ValueError(f"--size {text[:20]!r} must be a number of pixels, or HEIGHTxWIDTH such as 24x40")
+    if not re.fullmatch(r'-?\d+(x\d+)?', text): raise ValueError(f"--size {text[:20]!r} must be a number of pixels, or HEIGHTxWIDTH such as 24x40")
     both = tuple(map(int, text.split('x')))
     return both if len(both) == 2 else both[0]
 

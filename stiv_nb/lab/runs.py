@@ -127,7 +127,7 @@ def draw_strips(
     write_aside(path, lambda p: fig.savefig(p, format='png'))
     plt.close(fig)
 
-# %% ../../nbs/97_runs.ipynb #6a2c8e2b
+# %% ../../nbs/97_runs.ipynb #af717ede
 @command('stiv train demo-t2i --run.n_steps 200 --optim.cooldown 0 --run.batch 16')
 def cmd_train(
     recipe:str,        # a recipe's name, a YAML file, or the folder of a run; see stiv recipe. Any field can follow as --part.field VALUE. Codec and text encoder come from codec.folder, else from run.start, else from the shipped toy; for clips of your own (data.source) they are trained first
@@ -146,18 +146,19 @@ def cmd_train(
     finally: leave_world()
     if done: print(f'loss {done[0].loss:.3f} after {r.run.n_steps} steps, {done[0].seconds:.0f} s. Try: stiv sample "{done[1]}" --checkpoint {folder}\n{folder}')
 
+def _factor(r) -> int: return 8 if r.codec.vae else 4   # pixels per latent pixel: of the Hub's VAEs, and of ours
+
 def _rehearse(r, gpu:str):
     "Two steps on fake data, and the plan for as many GPUs as there are processes"
     from stiv_nb.train.loop import rehearse
     from stiv_nb.train.parallel import join_world, leave_world
     from stiv_nb.train.planner import plan
-    factor = 8 if r.codec.vae else 4
     try:
-        m, world = rehearse(r, factor=factor), join_world()
-        if world.main: print(f"{plan(r, gpu, world.size, factor=factor)}\n\nrehearsed on {world.size} x {world.device}: loss {m['loss']:.3f}, {m['samples_per_s']:.2f} samples/s, {m['tflops']:.3f} TFLOP/s" + (f", MFU {m['mfu']:.1%}, peak {m['peak_gb']:.1f} GB" if 'mfu' in m else ''))
+        m, world = rehearse(r, factor=_factor(r)), join_world()
+        if world.main: print(f"{plan(r, gpu, world.size, factor=_factor(r))}\n\nrehearsed on {world.size} x {world.device}: loss {m['loss']:.3f}, {m['samples_per_s']:.2f} samples/s, {m['tflops']:.3f} TFLOP/s" + (f", MFU {m['mfu']:.1%}, peak {m['peak_gb']:.1f} GB" if 'mfu' in m else ''))
     finally: leave_world()
 
-# %% ../../nbs/97_runs.ipynb #6e1d1ffe
+# %% ../../nbs/97_runs.ipynb #9f1d911f
 def _run(r, folder:Path, resume:bool):
     "Trains a recipe in a folder; the finished run and a caption to try in the first process, None in others"
     from stiv_nb.train.checkpoint import checkpoints
@@ -169,7 +170,7 @@ def _run(r, folder:Path, resume:bool):
     if there and not resume: raise ValueError(f"{folder} holds a run already; add --resume, or choose another with --folder")
     gap = other_run(open_recipe(str(folder)), r) if there else {}
     if gap: raise ValueError(f"{folder} was started with another recipe: " + ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in gap.items()) + f"; to go on from its result, start another run with --run.start {folder}")
-    clips, photo = open_data(r) if not r.data.cache else (None, None)   # a cache is enough, wherever the clips may be
+    clips, photo = open_data(r)
     world = join_world(None, r.parallel.timeout)                  # first of all: from here on, each process uses its own GPU
     my_slots(r.run.batch, world, r.parallel.accumulate)           # a batch that doesn't divide is said before clips are encoded
     _check_sizes(r)
@@ -186,10 +187,10 @@ def _run(r, folder:Path, resume:bool):
     strips(run.pipeline, r.run.n_steps)
     return run, shown[0][0]
 
-# %% ../../nbs/97_runs.ipynb #81510274
+# %% ../../nbs/97_runs.ipynb #46fb2f09
 def _check_sizes(r):
     "Sizes that would fail only after a codec has been trained"
-    unit = (8 if r.codec.vae else 4) * r.model.patch
+    unit = _factor(r) * r.model.patch
     for _, h, w in r.data.shapes or [(0, r.data.size, r.data.size)]:
         if h % unit or w % unit: raise ValueError(f"frames of {h}x{w} don't divide into patches: use multiples of {unit} pixels")
 
@@ -224,7 +225,7 @@ def _encoders(r, start, clips, folder:Path, world) -> tuple:
         start = start or own_codec(r, clips, folder/'codec')
     return start.vae, start.text
 
-# %% ../../nbs/97_runs.ipynb #69140c8c
+# %% ../../nbs/97_runs.ipynb #d98b973d
 @command('stiv plan stiv-256-m --gpu h100 --gpus 64')
 def cmd_plan(
     recipe:str,       # a recipe's name, a YAML file, or the folder of a run. Any field can follow as --part.field VALUE
@@ -236,9 +237,9 @@ def cmd_plan(
     "Says before the launch what a run will cost: parameters, memory, FLOPs, hours, and what to change if it doesn't fit"
     from stiv_nb.train.planner import plan
     r = changed(open_recipe(recipe), fields)
-    print(plan(r, gpu, gpus, mfu, 4 if r.codec.vae is None else 8))
+    print(plan(r, gpu, gpus, mfu, _factor(r)))
 
-# %% ../../nbs/97_runs.ipynb #362c36f7
+# %% ../../nbs/97_runs.ipynb #969b67a1
 @command('stiv cache stiv-256-xl --out cache/videos')
 def cmd_cache(
     recipe:str,       # whose clips and encoders count; any field can follow as --part.field VALUE
@@ -249,10 +250,11 @@ def cmd_cache(
     "Encodes a recipe's clips into shards of latents, once for many runs; started again, it goes on. With torchrun, processes share the work"
     from stiv_nb.train.loop import Bar, open_data
     from stiv_nb.train.parallel import join_world, leave_world
+    from stiv_nb.train.recipe import change
     from stiv_nb.train.shards import about_clips, fill_cache, in_buckets
     r = changed(open_recipe(recipe), fields)
     if shard < 1: raise ValueError(f"shard={shard} must be at least 1")
-    clips, _ = open_data(r)
+    clips, _ = open_data(change(r, data__cache=None))
     try:
         world = join_world()                                      # first of all: from here on, each process uses its own GPU
         _check_sizes(r)

@@ -146,12 +146,13 @@ def build_model(
     place_weights(model, start_model(recipe, start, start_time).named_parameters() if start or start_time else model.initial_weights())
     return model.train()
 
-# %% ../../nbs/63_loop.ipynb #a23296af
+# %% ../../nbs/63_loop.ipynb #194553ba
 def open_data(
     recipe:Recipe, # data is read
-) -> tuple:        # the data set, and the same items as pictures or None
-    "The clips that a recipe names"
+) -> tuple:        # the data set, and the same items as pictures or None; both None if there is a cache
+    "The clips that a recipe names; a cache of latents is enough, wherever its clips may be"
     d = recipe.data
+    if d.cache: return None, None
     if d.source.startswith('stream:'): return RemoteClips(d.source.removeprefix('stream:'), d.n_clips + d.n_val, d.size, d.n_frames, d.stride), None
     if d.source != 'shapes': return VideoFolder(d.source, size=d.size, n_frames=d.n_frames, stride=d.stride), None
     kw = dict(size=d.size, stride=d.stride, n_objects=d.n_objects, split=d.split, background=d.background, camera=d.camera, seed=recipe.run.seed)
@@ -264,7 +265,7 @@ def _is_bad(self:Trainer, norm:float) -> bool:
     usual = f', usually about {self.usual:.3g}' if self.usual else ''
     raise FloatingPointError(f"gradient norm {norm:.3g} at step {self.step}{usual}; the batch is clips {', '.join(map(str, clips[:8]))}{', …' if B > 8 else ''} (seed {r.seed}); the last checkpoint is kept. Try a smaller optim.lr than {o.lr}, or optim.guard=skip")
 
-# %% ../../nbs/63_loop.ipynb #25be9cec
+# %% ../../nbs/63_loop.ipynb #a167ca6c
 @patch
 @torch.no_grad()
 def validate(self:Trainer) -> dict: # "val_loss", and "val_by_time" at (i + 1/2)/8
@@ -272,10 +273,10 @@ def validate(self:Trainer) -> dict: # "val_loss", and "val_by_time" at (i + 1/2)
     r, n = self.recipe, len(self.val) // self.world.size * self.world.size
     if not n: raise ValueError(f"data.n_val={len(self.val)} clips can't be dealt to {self.world.size} processes")
     plain = replace(r, condition=replace(r.condition, p_drop_text=0., p_drop_image=0.), run=replace(r.run, p_drop_patches=0.))
-    sums, share = torch.zeros(8, dtype=torch.float64), len(my_slots(r.run.batch, self.world, r.parallel.accumulate)[0])
+    sums, share = 0., len(my_slots(r.run.batch, self.world, r.parallel.accumulate)[0])
     for slots in my_slots(n, self.world)[0].split(share):                                 # no more at a time than training takes
         clips = self.val.batch(slots)
-        for i in range(8): sums[i] += self._losses(clips, slots, plain, 0, torch.full((len(slots),), (i + .5)/8, device=self.device))[0].sum().cpu()   # step 0: the same noise whenever it is called
+        sums += torch.stack([self._losses(clips, slots, plain, 0, torch.full((len(slots),), (i + .5)/8, device=self.device))[0].sum() for i in range(8)]).cpu().double()   # step 0: the same noise whenever it is called
     by_time = (self.world.total(sums) / n).tolist()
     return dict(val_loss=sum(by_time)/8, val_by_time=by_time)
 
