@@ -12,10 +12,10 @@ from stiv_nb.codec.text import TextConfig, TinyText
 from stiv_nb.codec.vae import TinyVAE, VAEConfig
 from stiv_nb.data.shapes import VOCABULARY, ShapeWorld
 from stiv_nb.model.dit import ModelConfig
-from stiv_nb.train.cache import LatentData
+from stiv_nb.train.latents import LatentData
 from stiv_nb.train.checkpoint import checkpoints
 from stiv_nb.train.loop import Trainer, train
-from stiv_nb.train.parallel import join_world, leave_world, whole
+from stiv_nb.train.ranks import join_ranks, leave_ranks, full_tensor
 from stiv_nb.train.recipe import RECIPES, Recipe, change
 
 demo = RECIPES["demo-stiv"]
@@ -41,7 +41,7 @@ def compare(out, runs):
         while trainer.step < n_steps: trainer.train_step()
         trainer.save(out/name/"checkpoints")
         state, seen = trainer.state(), dict(trainer.validate(), loss=trainer.metrics(1.)["loss"])
-        flat = {f"model.{k}": whole(v) for k, v in state["model"].items()} | {f"ema.{k}": whole(v) for k, v in state["ema"].items()} | {f"optim.{k}.{n}": whole(v) for k, s in state["optim"].items() for n, v in s.items()}
+        flat = {f"model.{k}": full_tensor(v) for k, v in state["model"].items()} | {f"ema.{k}": full_tensor(v) for k, v in state["ema"].items()} | {f"optim.{k}.{n}": full_tensor(v) for k, s in state["optim"].items() for n, v in s.items()}
         held = sum(v.to_local().numel() if hasattr(v, "to_local") else v.numel() for v in state["model"].values())
         if trainer.world.main: torch.save(dict(flat, seen=seen, held=held), out/name/"state.pt")
 
@@ -63,10 +63,10 @@ def loop(out, n_steps, slow=0., hang=None, timeout=600.):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     job, out, args = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    world = join_world("cpu")
+    world = join_ranks("cpu")
     (out/f"pid{world.rank}").write_text(str(os.getpid()))
     try: globals()[job](out, **args)
     except (ValueError, OSError, KeyboardInterrupt) as e:
         if world.main: print(f"stiv: {e}", file=sys.stderr)
         sys.exit(2)
-    finally: leave_world()
+    finally: leave_ranks()

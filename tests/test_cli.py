@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stiv_nb.cli import COMMANDS, stiv
+from stiv_nb.cli.main import COMMANDS, stiv
 from stiv_nb.codec.text import TextConfig, TinyText
 from stiv_nb.codec.vae import TinyVAE, VAEConfig, store_statistics
 from stiv_nb.data.folder import make_samples
@@ -81,13 +81,13 @@ def check_line(text, says):
 
 def shell(*args, **kwargs):
     "`stiv` as a process"
-    return subprocess.run([sys.executable, "-c", "import sys; from stiv_nb.cli import main; sys.exit(main())", *map(str, args)], capture_output=True, text=True, **kwargs)
+    return subprocess.run([sys.executable, "-c", "import sys; from stiv_nb.cli.main import main; sys.exit(main())", *map(str, args)], capture_output=True, text=True, **kwargs)
 
 
 # Help
 
 def test_help_is_there_at_once():
-    code = "import sys; from stiv_nb.cli import main; main(['--help']); print('torch' in sys.modules)"
+    code = "import sys; from stiv_nb.cli.main import main; main(['--help']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout.splitlines()[-1] == "False"
     for name in COMMANDS: assert f"  {name} " in done.stdout
@@ -324,7 +324,7 @@ def test_ctrl_c_leaves_a_checkpoint(recipe):
     metrics, saved = Path("runs/small/metrics.jsonl"), Path("runs/small/checkpoints")
     steps, before = lambda: metrics.read_text().count("\n") if metrics.exists() else 0, 0
     for resume in ([], ["--resume"]):
-        p = subprocess.Popen([sys.executable, "-c", "import sys; from stiv_nb.cli import main; sys.exit(main())", "train", str(recipe), "--run.n_steps", "100000", *resume], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        p = subprocess.Popen([sys.executable, "-c", "import sys; from stiv_nb.cli.main import main; sys.exit(main())", "train", str(recipe), "--run.n_steps", "100000", *resume], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         wait_for(lambda: steps() > before + 1, p)
         p.send_signal(signal.SIGINT)
         _, err = p.communicate(timeout=30)
@@ -353,7 +353,7 @@ def test_full_disk(tiny, recipe):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk_behind_stdout():
     with open("/dev/full", "w") as out:
-        done = subprocess.run([sys.executable, "-c", "import sys; from stiv_nb.cli import main; sys.exit(main())", "--help"], stdout=out, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([sys.executable, "-c", "import sys; from stiv_nb.cli.main import main; sys.exit(main())", "--help"], stdout=out, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     check_line(done.stderr, "No space left")
 

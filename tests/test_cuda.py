@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from stiv_nb.model.dit import DiT, ModelConfig
-from stiv_nb.stiv.condition import Text
+from stiv_nb.codec.text import Text
 from stiv_nb.stiv.sampler import guided_velocity, sample
-from stiv_nb.train.cache import fake_data
+from stiv_nb.train.latents import fake_data
 from stiv_nb.train.loop import Trainer
 from stiv_nb.train.planner import plan
 from stiv_nb.train.recipe import RECIPES, change

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from stiv_nb.cli import stiv
+from stiv_nb.cli.main import stiv
 from stiv_nb.data.shapes import VOCABULARY
 from stiv_nb.model.dit import ModelConfig
 from stiv_nb.stiv.pipeline import load
