@@ -21,7 +21,8 @@ from stiv_nb.data.video import read_video
 from stiv_nb.model.dit import DiT, ModelConfig
 from stiv_nb.stiv.pipeline import Defaults, Pipeline
 from stiv_nb.train.checkpoint import checkpoints
-from stiv_nb.train.recipe import RECIPES, change, to_yaml
+from stiv_nb.train.recipe import change, to_yaml
+from stiv_nb.train.recipes import RECIPES
 
 RED = "a red circle moving left"
 
@@ -95,7 +96,7 @@ def test_help_is_there_at_once():
 
 def test_every_command_has_help_and_an_example():
     fine("--help")
-    assert set(COMMANDS) == {"demo", "sample", "train", "recipe", "eval", "data make", "data look", "data check", "bench", "doctor", "plan", "pipeline", "cache"}
+    assert set(COMMANDS) == {"demo", "sample", "train", "recipe", "eval", "data make", "data look", "data check", "bench", "doctor", "plan", "progressive", "cache"}
     for name, (f, example) in COMMANDS.items():
         text = " ".join(fine(*name.split(), "--help").split())
         assert f.__doc__ in text and f"Example: {example}" in text and example.startswith(f"stiv {name}")
@@ -126,24 +127,24 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     ([RED, "--size", "33"], "multiple of 8"), ([RED, "--size", "-8"], "size=-8"), ([RED, "--size", "24x33"], "multiple of 8"), ([RED, "--mode", "cfg"], "'cfg'"), ([RED, "--seed", "-1"], "seed=-1"),
     ([RED, "--image", "none.png"], "none.png"), ([RED, "--given", "0"], "I=FILE"), ([RED, "--given", "x=a.png"], "I=FILE"), ([RED, "--given", "9=a.png"], "frames 0 to 7"),
     ([RED, "--out", "nowhere/a.mp4"], "create it first"), ([RED, "--out", "a.avi"], "known are .mp4"), ([RED, "--out", "a"], "unknown format"),
-    ([RED, "--checkpoint", "nope"], "no checkpoint 'nope'"), ([RED, "--checkpoint", "./a/b"], "no checkpoint"), ([RED, "--checkpoint", ""], "no checkpoint")])
+    ([RED, "--weights", "nope"], "no pipeline 'nope'"), ([RED, "--weights", "./a/b"], "no pipeline"), ([RED, "--weights", ""], "no pipeline")])
 def test_sample_refuses(tiny, here, args, says):
-    refused("sample", *args, *([] if "--checkpoint" in args else ["--checkpoint", tiny]), *([] if "--out" in args else ["-o", "x.gif"]), says=says)
+    refused("sample", *args, *([] if "--weights" in args else ["--weights", tiny]), *([] if "--out" in args else ["-o", "x.gif"]), says=says)
     assert not [*here.iterdir()]
 
 
 def test_sample_writes_every_format_and_names_files(tiny, here):
-    for suffix in ("mp4", "webm", "gif", "png"): fine("sample", RED, "--checkpoint", tiny, "-o", f"a.{suffix}")
+    for suffix in ("mp4", "webm", "gif", "png"): fine("sample", RED, "--weights", tiny, "-o", f"a.{suffix}")
     assert read_video(here / "a.mp4")[0].shape[0] == 8 and Image.open(here / "a.png").width > 8*32
-    for _ in range(2): fine("sample", *RED.split(), "--checkpoint", tiny)                 # no quotes: one prompt, never overwritten
-    fine("sample", RED, "a blue square", "--checkpoint", tiny, "-o", "two.gif")
-    fine("sample", RED, "--checkpoint", tiny, "--n-frames", 1)
+    for _ in range(2): fine("sample", *RED.split(), "--weights", tiny)                 # no quotes: one prompt, never overwritten
+    fine("sample", RED, "a blue square", "--weights", tiny, "-o", "two.gif")
+    fine("sample", RED, "--weights", tiny, "--n-frames", 1)
     names = {"a-red-circle-moving-left.mp4", "a-red-circle-moving-left-2.mp4", "two-1.gif", "two-2.gif", "a-red-circle-moving-left.png", "a.mp4", "a.webm", "a.gif", "a.png"}
     assert {p.name for p in here.iterdir()} == names
 
 
 def test_the_seed_decides(tiny, here):
-    for name, seed in (("a.gif", 1), ("b.gif", 1), ("c.gif", 2)): fine("sample", RED, "--checkpoint", tiny, "-o", name, "--seed", seed)
+    for name, seed in (("a.gif", 1), ("b.gif", 1), ("c.gif", 2)): fine("sample", RED, "--weights", tiny, "-o", name, "--seed", seed)
     assert Path("a.gif").read_bytes() == Path("b.gif").read_bytes() != Path("c.gif").read_bytes()
 
 
@@ -153,8 +154,8 @@ def test_any_picture_is_a_first_frame(tiny, here, mode, size):
     image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
     name = "in.tiff" if mode in ("CMYK", "I;16") else "in.png"
     image.save(name)
-    fine("sample", RED, "--checkpoint", tiny, "--image", name, "--steps", 1, "-o", "out.png")
-    fine("sample", RED, "--checkpoint", tiny, "--given", f"0={name}", f"7={name}", "--steps", 1, "-o", "given.png")
+    fine("sample", RED, "--weights", tiny, "--image", name, "--steps", 1, "-o", "out.png")
+    fine("sample", RED, "--weights", tiny, "--given", f"0={name}", f"7={name}", "--steps", 1, "-o", "given.png")
 
 
 def test_pictures_are_turned_upright(tiny, here):
@@ -163,7 +164,7 @@ def test_pictures_are_turned_upright(tiny, here):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save("phone.png", exif=exif)
-    fine("sample", RED, "--checkpoint", tiny, "--image", "phone.png", "-o", "out.png")
+    fine("sample", RED, "--weights", tiny, "--image", "phone.png", "-o", "out.png")
     frame = np.array(Image.open("out.png"))[:, :96]
     assert (frame[2, :, 0] > 200).all() and (frame[-2, :, 0] < 50).all()
 
@@ -174,7 +175,7 @@ def test_what_is_no_picture(tiny, here):
     Path("half.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
     Image.fromarray(np.zeros((8, 8), np.float32)).save("floats.tiff")
     for name in ("text.png", "empty.png", "half.png", ".", "floats.tiff"):
-        refused("sample", RED, "--checkpoint", tiny, "--image", name, "-o", "x.gif", says="" if name == "floats.tiff" else name)
+        refused("sample", RED, "--weights", tiny, "--image", name, "-o", "x.gif", says="" if name == "floats.tiff" else name)
     assert not Path("x.gif").exists()
 
 
@@ -194,8 +195,8 @@ def test_checkpoints_that_are_none(tiny, here):
     Path("empty").mkdir()
     Path("file").touch()
     (here / "stopped" / "checkpoints").mkdir(parents=True)
-    cases = {"no-weights": "incomplete", "no-config": "incomplete", "not-json": "not JSON", "not-ours": "not a stiv_nb checkpoint", "half": "damaged", "empty": "incomplete", "file": "file", "stopped": "--resume"}
-    for name, says in cases.items(): refused("sample", RED, "--checkpoint", name, "-o", "x.gif", says=says)
+    cases = {"no-weights": "incomplete", "no-config": "incomplete", "not-json": "not JSON", "not-ours": "not a stiv_nb pipeline", "half": "damaged", "empty": "incomplete", "file": "file", "stopped": "--resume"}
+    for name, says in cases.items(): refused("sample", RED, "--weights", name, "-o", "x.gif", says=says)
     refused("eval", "half", "--n", 4, says="damaged")
 
 
@@ -206,7 +207,7 @@ def test_data_make_look_check(here):
     assert "5 clips, 40 frames, no problems" in fine("data", "check", "clips")
     assert Image.open(fine("data", "look", "clips").strip()).width > 100
     refused("data", "make", "clips", says="exists")
-    for bad, says in ((["make", "new", "--n", "0"], "no clips"), (["look", "none"], "none"), (["look", "clips", "-o", "a.jpg"], ".png"), (["look", "clips", "--n", "0"], "n=0"), (["look", "clips", "--n-frames", "0"], "n_frames=0"), (["check", "none"], "none")): refused("data", *bad, says=says)
+    for bad, says in ((["make", "new", "--n", "0"], "n=0"), (["look", "none"], "none"), (["look", "clips", "-o", "a.jpg"], ".png"), (["look", "clips", "--n", "0"], "n=0"), (["look", "clips", "--n-frames", "0"], "n_frames=0"), (["check", "none"], "none")): refused("data", *bad, says=says)
 
 
 def test_folders_with_faults(clips, recipe):
@@ -266,7 +267,7 @@ def test_recipe(recipe):
 
 
 @pytest.mark.parametrize("field, says", [(["--run.bach", "3"], "did you mean 'batch'"), (["--rum.batch", "3"], "did you mean 'run'"), (["--run.batch", "many"], "expected int"), (["--run.batch", "0"], "at least 1"), (["--optim.lr=nan"], "expected float"),
-                                         (["--run.start", "nope"], "no checkpoint 'nope'"), (["--codec.folder", "nope"], "no checkpoint 'nope'"), (["--data.source", "nope"], "nope"), (["--flow.times", "cosine"], "cosine"), (["--resum"], "--resume")])
+                                         (["--run.start", "nope"], "no pipeline 'nope'"), (["--codec.folder", "nope"], "no pipeline 'nope'"), (["--data.source", "nope"], "nope"), (["--flow.times", "cosine"], "cosine"), (["--resum"], "--resume")])
 def test_train_refuses(recipe, field, says):
     refused("train", recipe, *field, says=says)
     assert not Path("runs").exists()
@@ -277,7 +278,7 @@ def test_train_then_use(recipe):
     assert text.splitlines()[-1] == "runs/small"
     assert {p.name for p in Path("runs/small").iterdir()} == {"recipe.yaml", "metrics.jsonl", "checkpoints", "samples", "pipeline"}
     assert {p.name for p in Path("runs/small/samples").iterdir()} == {"000003.png", "000004.png"}
-    fine("sample", RED, "--checkpoint", "runs/small", "-o", "a.gif")
+    fine("sample", RED, "--weights", "runs/small", "-o", "a.gif")
     fine("train", "runs/small", "--run.start", "runs/small", "--folder", "runs/second")   # a run is a recipe and a start
     refused("train", recipe, says="--resume")
     assert fine("train", "runs/small", "--resume").splitlines()[-1] == "runs/small"   # a run that is over stays as it is
@@ -295,20 +296,20 @@ def test_plan_rehearsal_and_pipeline(recipe):
     refused("plan", "stiv-256-xxxl", says="did you mean")
     assert "rehearsed on 1 x" in fine("train", recipe, "--dry_run") and not Path("runs").exists()
     refused("train", recipe, "--dry_run", "--parallel.accumulate", 3, says="run.batch=4 does not divide")
-    refused("train", recipe, "--parallel.checkpoint", "some", says="parallel.checkpoint='some' is not one of none, attention, full")
-    refused("pipeline", "fig5", says="there is no pipeline 'fig5'")
+    refused("train", recipe, "--parallel.activation_checkpointing", "some", says="parallel.activation_checkpointing='some' is not one of none, attention, full")
+    refused("progressive", "fig5", says="there is no pipeline 'fig5'")
     refused("train", recipe, "--codec.vae", "nobody/nothing", says="codec.text=None")
-    refused("train", recipe, "--codec.vae", "nobody/nothing", "--codec.text", "nobody/nothing", says="the Hub did not deliver it")
+    refused("train", recipe, "--codec.vae", "nobody/nothing", "--codec.text", "nobody/nothing", says="could not be fetched from the Hub")
 
 
 def test_train_on_clips_of_your_own(clips, recipe):
     fine("train", recipe, "--data.source", clips, "--codec.folder", "none", "--codec.vae_steps", 3, "--codec.text_steps", 3, "--model.channels", 4)
-    fine("sample", "the square moves right", "--checkpoint", "runs/small", "-o", "a.gif")
+    fine("sample", "the square moves right", "--weights", "runs/small", "-o", "a.gif")
 
 
 def test_toy_runs_take_the_shipped_codec(here):
     fine("train", "demo-t2i", "--run.n_steps", 1, "--optim.warmup", 0, "--run.batch", 2, "--data.n_clips", 8)
-    fine("sample", "a red circle", "--checkpoint", "runs/demo-t2i", "-o", "a.png", "--steps", 1)
+    fine("sample", "a red circle", "--weights", "runs/demo-t2i", "-o", "a.png", "--steps", 1)
     assert "T2V" in fine("eval", "runs/demo-t2i", "--n", 2, "--steps", 1)
 
 
@@ -343,7 +344,7 @@ def test_full_disk(tiny, recipe):
 
     def full(limit): return dict(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
 
-    for args, limit, says in ((["sample", RED, "--checkpoint", tiny, "-o", "a.gif"], 500, "a.gif"), (["train", recipe], 20_000, "disk full"), (["data", "make", "clips"], 500, "0000.mp4")):
+    for args, limit, says in ((["sample", RED, "--weights", tiny, "-o", "a.gif"], 500, "a.gif"), (["train", recipe], 20_000, "disk full"), (["data", "make", "clips"], 500, "0000.mp4")):
         done = shell(*args, **full(limit))
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
         check_line(done.stderr.splitlines()[-1], says)

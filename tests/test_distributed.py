@@ -48,7 +48,7 @@ def states(tmp_path_factory):
     "What ten steps come to, computed in different ways"
     out = tmp_path_factory.mktemp("states")
     return (compare(1, out/"1", ("alone", 10, {}), ("accumulation", 10, dict(parallel__accumulate=4)))
-            | compare(2, out/"2", ("2 ranks", 10, {}), ("both", 10, dict(parallel__accumulate=2, parallel__checkpoint="attention")))
+            | compare(2, out/"2", ("2 ranks", 10, {}), ("both", 10, dict(parallel__accumulate=2, parallel__activation_checkpointing="attention")))
             | compare(4, out/"4", ("4 ranks", 10, {}), ("HSDP", 10, dict(parallel__replicas=2))))
 
 

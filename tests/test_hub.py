@@ -9,7 +9,8 @@ from stiv_nb.cli.main import stiv
 from stiv_nb.data.shapes import VOCABULARY
 from stiv_nb.model.dit import ModelConfig
 from stiv_nb.stiv.pipeline import load
-from stiv_nb.train.recipe import RECIPES, change, to_yaml
+from stiv_nb.train.recipe import change, to_yaml
+from stiv_nb.train.recipes import RECIPES
 
 RED = "a red circle moving left"
 
@@ -54,7 +55,7 @@ def test_trained_stored_by_name_and_sampled(room, run):
     assert str(room/"vae") in json.dumps(config) and str(room/"clip") in json.dumps(config)
     from safetensors import safe_open
     with safe_open(run/"pipeline"/"model.safetensors", "pt") as f: assert not [k for k in f.keys() if not k.startswith("model.")]   # names, not weights
-    code, text = stiv("sample", RED, "--checkpoint", run, "--steps", 2, "-o", room/"a.gif")
+    code, text = stiv("sample", RED, "--weights", run, "--steps", 2, "-o", room/"a.gif")
     assert code == 0 and "4 frames of 32x32" in text
     a, b = (load(run/"pipeline")(RED, steps=2, progress=False).frames for _ in range(2))
     assert torch.equal(a, b)
@@ -75,7 +76,7 @@ def test_without_its_encoders_a_checkpoint_says_so(room, run):
     shutil.copytree(run, room/"moved")
     config = (room/"moved"/"pipeline"/"config.json")
     config.write_text(config.read_text().replace(str(room/"vae"), "nobody/nothing"))
-    code, text = stiv("sample", RED, "--checkpoint", room/"moved", "-o", room/"b.gif")
+    code, text = stiv("sample", RED, "--weights", room/"moved", "-o", room/"b.gif")
     assert code == 2 and len(text.splitlines()) == 1 and "'nobody/nothing' can't be loaded" in text and not (room/"b.gif").exists()
     code, text = stiv("train", room/"r.yaml", "--codec.text", "nobody/nothing", "--folder", room/"no")
     assert code == 2 and len(text.splitlines()) == 1 and "text encoder 'nobody/nothing'" in text

@@ -15,11 +15,13 @@ from ..codec.vae import train_vae
 from ..data.shapes import VOCABULARY, ShapeWorld
 from ..core.machine import machine
 from ..eval.toybench import ceiling, evaluate, table
-from ..train.latents import LatentData
+from ..train.latents import encode_clips
 from ..train.checkpoint import check_folder_of_run
 from ..core.progress import Bar
-from ..train.loop import open_data, train
-from ..train.recipe import RECIPES, change
+from ..train.setup import open_clips
+from ..train.loop import train
+from ..train.recipes import RECIPES
+from ..train.recipe import change
 
 # %% ../../nbs/750_demo.ipynb #84831c42
 def demo_recipes(
@@ -77,7 +79,7 @@ def run_demo(
     vae, l_vae = part('VAE', lambda report: train_vae(full, n_steps=c.vae_steps, seed=seed, report=report))
     text, l_text = part('text', lambda report: train_text(full, TextConfig(words=VOCABULARY), n_steps=c.text_steps, seed=seed, report=report))
     world, photo = open_data(recipes[-1])
-    data, _ = part('cache', lambda report: LatentData(world, vae, text, recipes[-1].data.n_clips, photo, report=report))
+    data, _ = part('cache', lambda report: encode_clips(world, vae, text, recipes[-1].data.n_clips, photo, report=report))
     demo = Demo({}, dict(VAE=l_vae, text=l_text), part.seconds, recipes=recipes)
     test = ShapeWorld(split='train', seed=seed + 99)
 

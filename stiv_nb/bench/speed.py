@@ -28,7 +28,8 @@ from ..codec.text import Text
 from ..stiv.pipeline import Defaults, Pipeline
 from ..train.loop import training_loss
 from ..train.optim import EMA, AdaFactor
-from ..train.recipe import RECIPES, Recipe, change
+from ..train.recipes import RECIPES
+from ..train.recipe import Recipe, change
 
 # %% ../../nbs/900_speed.ipynb #76631d81
 def bench_matmul(

@@ -16,8 +16,8 @@ from ..core.machine import machine
 from ..model.dit import DiT
 from ..codec.text import Text
 from ..stiv.sampler import guided_velocity, sample
-from ..train.latents import fake_data
-from ..train.loop import Trainer
+from ..train.latents import fake_latents
+from ..train.trainer import Trainer
 from ..train.recipe import CHECKPOINTING, Recipe, change
 
 # %% ../../nbs/920_throughput.ipynb #9bceb618
@@ -30,7 +30,7 @@ def bench_setting(
     "Some training steps of a recipe on fake data, after two that don't count"
     try:
         if torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats()
-        trainer = Trainer(change(recipe, run__n_steps=max(200, recipe.run.n_steps)), None, None, fake_data(recipe, factor), device=device)
+        trainer = Trainer(change(recipe, run__n_steps=max(200, recipe.run.n_steps)), None, None, fake_latents(recipe, factor), device=device)
         for _ in range(2): trainer.train_step()
         times = []
         for _ in range(steps):
@@ -75,7 +75,7 @@ def bench_guidance(
 ) -> dict:          # mode -> seconds per clip; "ratio" of sit to jit
     "Seconds to sample the latents of one clip with two and with three passes: medians"
     device, precision = torch.device(device or 'cpu'), recipe.parallel.precision
-    data, model = fake_data(change(recipe, run__batch=1), factor), DiT(recipe.model).to(device).eval()
+    data, model = fake_latents(change(recipe, run__batch=1), factor), DiT(recipe.model).to(device).eval()
     z1, text, micro = data.batch(torch.arange(1))
     z1, micro, text, null = z1.to(device), micro.to(device), Text(*(x.to(device) for x in text)), Text(*(x.to(device) for x in data.null))
     given, times = torch.arange(z1.shape[1], device=device)[None] == 0, dict(jit=[], sit=[])

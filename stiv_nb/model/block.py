@@ -73,7 +73,7 @@ class Gain(nn.Module):
         y = stateless_norm(x)
         return y if self.g is None else self.g * y
 
-# %% ../../nbs/340_block.ipynb #6f90a5c0
+# %% ../../nbs/340_block.ipynb #a67cc262
 @dataclass(frozen=True, kw_only=True)
 class BlockConfig:
     "What a block is made of"
@@ -93,7 +93,7 @@ class BlockConfig:
     @property
     def head_width(self): return self.width // self.heads
 
-# %% ../../nbs/340_block.ipynb #80e261a7
+# %% ../../nbs/340_block.ipynb #e95b710e
 class Context(NamedTuple):
     "What every block reads besides its tokens"
     cond:Tensor                 # (b, d) singleton condition

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Linear', 'starting_weights', 'start_weights']
 
-# %% ../../nbs/305_layers.ipynb #b36afb09
+# %% ../../nbs/305_layers.ipynb #82f2235a
 import copy
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..core.random import name_seed
 
-# %% ../../nbs/305_layers.ipynb #ff346b21
+# %% ../../nbs/305_layers.ipynb #4938de4e
 class Linear(nn.Linear):
     "A linear layer that starts as DiT's do: Xavier weights and a bias of zero, or all zero"
     def __init__(self,
@@ -31,7 +31,7 @@ class Linear(nn.Linear):
         else: nn.init.xavier_uniform_(self.weight)
         if self.bias is not None: nn.init.zeros_(self.bias)
 
-# %% ../../nbs/305_layers.ipynb #06ed47ae
+# %% ../../nbs/305_layers.ipynb #412d0d85
 def _own(module:nn.Module) -> dict[str, nn.Parameter]:
     "The parameters of a module that belong to no child of it"
     return dict(module.named_parameters(recurse=False))

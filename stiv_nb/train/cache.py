@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from ..core.random import uniform
 from ..codec.text import Text
-from .latents import Clips, LatentData, sample_order, single_frames
+from .latents import Latents, encode_clips, sample_order, single_frames
 from ..core.files import atomic_write
 from .ranks import Ranks
 
@@ -59,7 +59,7 @@ def fill_cache(
     n_clips:int,       # how many clips, from the first
     shard:int=1024,    # clips per shard
     chunk:int=32,      # clips encoded at a time
-    world:Ranks=Ranks(), # processes that share the work
+    ranks:Ranks=Ranks(), # processes that share the work
     report=None,       # called as report(shards done, shards in all)
     about:dict=None,   # what else the clips are, such as `about_clips(recipe.data)`; a recipe that says otherwise is refused
 ):
@@ -71,13 +71,13 @@ def fill_cache(
         found = _described(folder)
         differ = {k: (found.get(k), v) for k, v in told.items() if found.get(k) != v}
         if differ: raise ValueError(f"{folder} is another cache: " + ', '.join(f'{k} is {a!r}, would be {b!r}' for k, (a, b) in differ.items()) + '; name another folder')
-    elif world.main: # before any shard: whoever comes next knows whose cache this is
+    elif ranks.main: # before any shard: whoever comes next knows whose cache this is
         z1 = vae.encode(data.batch(range(1))[0].to(vae.mean.device))
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder/'cache.json', lambda p: p.write_text(json.dumps(told | dict(shape=list(z1.shape[1:]), text_width=text.width))))
-    world.wait()
+    ranks.barrier()
     n_shards = -(-n_clips // shard)
-    for i in range(world.rank, n_shards, world.size):
+    for i in range(ranks.rank, n_shards, ranks.size):
         if not _shard(folder, i).is_dir():
             rows = dict(z1=[], tokens=[], pooled=[], length=[], micro=[], caption=[])
             for a in range(i*shard, min((i + 1)*shard, n_clips), chunk):
@@ -101,8 +101,8 @@ def _described(folder:Path) -> dict:
     return found
 
 # %% ../../nbs/630_cache.ipynb #20076ce2
-class CachedLatents(Clips):
-    "A filled cache, with the interface of `LatentData`: items of any index, from shards mapped into memory"
+class CachedLatents(Latents):
+    "A filled cache, with the interface of `LatentTable`: items of any index, from shards mapped into memory"
     def __init__(self,
         folder,    # of the cache
         vae,       # the codec that made it
@@ -135,6 +135,14 @@ class CachedLatents(Clips):
         out.first, out.n = self.first + a, b - a
         return out
 
+# %% ../../nbs/630_cache.ipynb #31be92f1
+@patch
+def captions(self:CachedLatents,
+    index:Tensor, # (b,) long
+) -> list[str]:
+    "The captions of some clips, as text"
+    return list(self.rows[(index + self.first).tolist()]['caption'])
+
 # %% ../../nbs/630_cache.ipynb #366268fc
 @patch
 def batch(self:CachedLatents,
@@ -152,10 +160,10 @@ def batch(self:CachedLatents,
     return z1, Text(tokens, floats(rows['pooled'], self.text_width), torch.arange(l) < length[:, None]), micro
 
 # %% ../../nbs/630_cache.ipynb #e14a2e73
-class Buckets(Clips):
+class Buckets(Latents):
     "Several caches of different shapes; all slots of a step come from one of them"
     def __init__(self,
-        parts:list, # `CachedLatents` or `LatentData`
+        parts:list, # `CachedLatents` or `LatentTable`
     ):
         self.parts = parts
         self.starts = torch.tensor([0, *torch.tensor([len(p) for p in parts]).cumsum(0).tolist()])
@@ -179,11 +187,12 @@ class Buckets(Clips):
         "Which clip goes to which slot of a step"
         counts = [len(p) // batch for p in self.parts]
         if not sum(counts): raise ValueError(f"no bucket holds a batch of {batch} clips: they have {', '.join(str(len(p)) for p in self.parts)}")
-        which = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))              # bucket of each batch of an epoch
+        # bucket of each batch of an epoch
+        which = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
         epoch, place = divmod(step, len(which))
         shuffled = which[uniform(seed, torch.arange(len(which)), 8_000_000 + epoch).argsort()]
         k = int(shuffled[place])
-        turn = int((shuffled[:place] == k).sum())                                              # the how-manieth batch of this bucket
+        turn = int((shuffled[:place] == k).sum())  # batches of this bucket so far
         return self.starts[k] + sample_order(seed + k, 0, epoch*len(self.parts[k]) + turn*batch + slots, batch, len(self.parts[k]))
 
     def batch(self,
@@ -200,21 +209,21 @@ def in_buckets(
     data,       # `DataConfig`: its buckets are read
 ) -> dict:      # name such as "8x24x40" -> data set; without buckets '' -> `clips`
     "The data set of each bucket of a recipe"
-    if not data.shapes: return {'': clips}
-    return {'x'.join(map(str, data.shapes[k])): part for k, part in clips.buckets(data.shapes).items()}
+    if not data.bucket_shapes: return {'': clips}
+    return {'x'.join(map(str, data.bucket_shapes[k])): part for k, part in clips.buckets(data.bucket_shapes).items()}
 
 def open_latents(
     recipe,      # a `Recipe`: data and model are read
     clips,       # the data set that it names
     vae,         # frozen codec
     text,        # frozen text encoder
-    photo=None,  # the same items as pictures, or None
+    pictures=None,  # the same items as pictures, or None
     report=None, # called as report(clips done, clips in all)
 ):               # `LatentData`, `CachedLatents`, or `Buckets` of several shapes
     "What a recipe trains on: latents of its caches, or its clips encoded now"
     d, m, n = recipe.data, recipe.model, recipe.data.n_clips + recipe.data.n_val
     if d.cache: parts = [CachedLatents(one, vae, text) for folder in d.cache.split(',') for one in _caches(Path(folder.strip()))]
-    else: parts = [LatentData(part, vae, text, n, photo, report=report) for part in in_buckets(clips, d).values()]
+    else: parts = [encode_clips(part, vae, text, n, pictures, report=report) for part in in_buckets(clips, d).values()]
     for p in parts:
         if p.shape[1] != m.channels or p.null.tokens.shape[-1] != m.text_width: raise ValueError(f"the latents have {p.shape[1]} channels and text of width {p.null.tokens.shape[-1]}; the model reads {m.channels} and {m.text_width}")
         if d.cache and p.about:
