@@ -69,6 +69,7 @@ PLAN = [
     (900, "Handbook", "Benchmarks"),
     (950, "Handbook", "Command line"),
 ]
+WIDTH = 100   # characters of code that a page shows without scrolling: see assets/nb.css
 SHELVES = ["Course", "Handbook"]   # in the order of the sidebar
 MEDIA = {
     "image/gif": "gif",
@@ -88,6 +89,7 @@ LINK = re.compile(r"(\]\(|\b(?:href|src)=[\"'])(?![a-z]+:|#|/)([^)\s\"'#]+)(#[^)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.S)
 FENCE = re.compile(r"^(\s*)(```+)[^\n]*\n.*?^\1\2$", re.M | re.S)
 SYMBOL = re.compile(r"\[(`[^`\n]+`)\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^( *)(```+)(\w*)\n(.*?)^\1\2$", re.M | re.S)   # indent, ticks, language, code
 HEADING_ID = re.compile(r"^#+ .*\{#([\w.]+)\}$", re.M)
 
 
@@ -355,6 +357,17 @@ def check_site(site):
     if bad: raise DocsError("\n".join(dict.fromkeys(bad)))
 
 
+def check_width(pages):
+    "Raise `DocsError` where a page's code, signatures included, is wider than its column"
+    bad = []
+    for fn, p in pages.items():
+        for indent, _, language, code in BLOCK.findall(p.text):
+            if language == "text": continue   # what a cell has printed
+            lines = (line.removeprefix(indent) for line in code.splitlines())
+            bad += [f"{fn.name}: {line}" for line in lines if len(line) > WIDTH]
+    if bad: raise DocsError("\n".join([f"code of more than {WIDTH} characters a line:", *bad]))
+
+
 def land(text, ids):
     "`text` with each link of a symbol on a heading that exists: a method's may be its class's"
     def retarget(m):
@@ -392,6 +405,7 @@ def site():
     shutil.rmtree(work, ignore_errors=True)
     fns = [ROOT / "index.ipynb", *notebooks()]
     pages = {fn: Page(fn) for fn in fns}
+    check_width(pages)
     ids = {f"{page(fn)}.md": set(HEADING_ID.findall(p.text)) for fn, p in pages.items()}
     for fn, p in pages.items():
         write(work / "docs", {**p.files, f"{page(fn)}.md": land(p.text, ids).encode()})

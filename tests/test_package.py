@@ -109,7 +109,7 @@ def test_settings():
 def test_notebook(fn):
     "A title cell that holds nothing else, no saved error, no cell id twice"
     title = source(cells(fn, "markdown")[0]).strip()
-    assert re.fullmatch(r"# .+\n\n> .+", title), "the first cell: '# Title', an empty line, '> subtitle'"
+    assert re.fullmatch(r"# .+\n\n> .+", title), "first '# Title', then '> subtitle'"
     outputs = [o for c in cells(fn, "code") for o in c["outputs"]]
     assert [o["evalue"] for o in outputs if o["output_type"] == "error"] == []
     ids = [c["id"] for kind in ("markdown", "code") for c in cells(fn, kind)]
@@ -246,6 +246,14 @@ def test_notebook_names():
     assert sorted(set(numbers)) == numbers
     other = {f.name: m for m, f in exporters().items() if f.stem[4:] != m.rpartition(".")[2]}
     assert other == {}
+
+
+def test_rooms_follow_the_numbers():
+    "A higher number never leads back to an earlier room, and CONTRIBUTING.md draws the same rooms"
+    rooms = [m.split(".")[1] for m, _ in sorted(exporters().items(), key=lambda item: item[1])]
+    assert rooms == sorted(rooms, key=ROOMS.index)
+    drawn = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert re.findall(r"^  (\w+) .* \d{3}-\d{3}$", drawn, re.M) == ROOMS
 
 
 def docment_lines(tree, lines):
