@@ -273,7 +273,7 @@ def run_slow(names):
         mine.append(done)
         n = sum(map(len, ended.values()))
         if sys.stdout.isatty(): print(f"{n} of {len(jobs)}", end="\r", flush=True)
-        if done.error: print(f"??  {done.job.name}: {gist(done.error)}; again at the end", flush=True)
+        if done.error: print(f"??  {done.job.name}: {gist(done.error)}; again later", flush=True)
         over = len(mine) == sum(job.step == done.job.step for job in jobs)
         if over and not any(d.error for d in mine):
             span = max(d.end for d in mine) - min(d.begin for d in mine)
