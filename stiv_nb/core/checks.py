@@ -65,7 +65,8 @@ def field_types(
     config:type,        # a dataclass
 ) -> dict[str, object]: # field -> its type
     "The declared types of a config's fields, resolved"
-    return {k: v for k, v in typing.get_type_hints(config).items() if k in config.__dataclass_fields__}
+    hints = typing.get_type_hints(config)
+    return {k: v for k, v in hints.items() if k in config.__dataclass_fields__}
 
 @functools.cache
 def choices(
@@ -120,7 +121,8 @@ def from_fields(
     part:str,    # what its fields are called, such as "model"
 ):               # a config of that class
     "A config from plain values; an unknown field, a wrong type or a missing one is named"
-    if not isinstance(values, dict): raise ValueError(f"{part!r} must be a part with fields, not {values!r}")
+    if not isinstance(values, dict):
+        raise ValueError(f"{part!r} must be a part with fields, not {values!r}")
     checked = {name: check_field(config, part, name, value) for name, value in values.items()}
     try: return config(**checked)
     except TypeError as e: raise ValueError(f"{part}: {str(e).split('__init__() ')[-1]}") from None

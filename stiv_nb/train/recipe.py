@@ -27,7 +27,8 @@ def _buckets(text:str) -> list[tuple]:
     out = []
     for shape in filter(None, map(str.strip, text.split(','))):
         if not re.fullmatch(r'[1-9]\d*x[1-9]\d*x[1-9]\d*', shape):
-            raise ValueError(f"data.buckets={text!r}: {shape!r} is not FRAMESxHEIGHTxWIDTH, such as 8x24x40")
+            raise ValueError(f"data.buckets={text!r}: {shape!r} is not FRAMESxHEIGHTxWIDTH, "
+                             "such as 8x24x40")
         out.append(tuple(map(int, shape.split('x'))))
     return out
 
@@ -55,8 +56,8 @@ class DataConfig:
     def __post_init__(self):
         check_config(self, 'data', size=8, n_frames=1, stride=1, n_clips=1, n_val=0, image_every=0)
         if self.bucket_shapes and (self.source == 'shapes' or self.source.startswith('stream:')):
-            raise ValueError(f"data.buckets={self.buckets!r} needs a folder of clips as data.source; "
-                             f"it is {self.source!r}")
+            raise ValueError(f"data.buckets={self.buckets!r} needs a folder of clips "
+                             f"as data.source; it is {self.source!r}")
 
     @property
     def bucket_shapes(self): return _buckets(self.buckets)   # as (frames, height, width)
@@ -74,7 +75,7 @@ class CodecConfig:
     text_steps:int = 300   # steps of the text encoder's training
 
     @property
-    def factor(self): return 8 if self.vae else 4   # pixels per latent pixel: of the Hub's VAEs, and of ours
+    def factor(self): return 8 if self.vae else 4   # pixels per latent pixel; 4 is our own VAE's
 
 # %% ../../nbs/600_recipe.ipynb #9ba7aead
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +96,10 @@ class OptimConfig:
     def __post_init__(self):
         check_config(self, 'optim', warmup=0, cooldown=0)
         for k in ('beta1', 'beta2', 'ema'):
-            if not 0 <= getattr(self, k) < 1: raise ValueError(f"optim.{k}={getattr(self, k)} must lie in [0, 1)")
-        if self.spike and not self.spike > 1: raise ValueError(f"optim.spike={self.spike} must be 0 or more than 1")
+            value = getattr(self, k)
+            if not 0 <= value < 1: raise ValueError(f"optim.{k}={value} must lie in [0, 1)")
+        if self.spike and not self.spike > 1:
+            raise ValueError(f"optim.spike={self.spike} must be 0 or more than 1")
         if not 0 < self.lr < 10: raise ValueError(f"optim.lr={self.lr} must lie between 0 and 10")
         if not self.clip > 0: raise ValueError(f"optim.clip={self.clip} must be positive")
 
@@ -120,8 +123,8 @@ class RunConfig:
     val_every:int = 0            # steps between two validations; 0: none
 
     def __post_init__(self):
-        check_config(self, 'run', n_steps=1, batch=1, log_every=1, sample_every=0, save_every=1, keep_last=1,
-                     val_every=0)
+        check_config(self, 'run', n_steps=1, batch=1, log_every=1, sample_every=0, save_every=1,
+                     keep_last=1, val_every=0)
         if not 0 <= self.p_drop_patches < 1:
             raise ValueError(f"run.p_drop_patches={self.p_drop_patches} must lie in [0, 1)")
 
@@ -159,11 +162,14 @@ class Recipe:
     def __post_init__(self):
         o, task = self.optim, self.condition.task
         if self.data.n_frames == 1 and task != 't2v':
-            raise ValueError(f"condition.task={task!r} gives frames, but data.n_frames=1 has none to spare; use 't2v'")
+            raise ValueError(f"condition.task={task!r} gives frames, "
+                             "but data.n_frames=1 has none to spare; use 't2v'")
         if o.warmup + o.cooldown > self.run.n_steps:
-            raise ValueError(f"warm-up {o.warmup} and cool-down {o.cooldown} exceed the run's {self.run.n_steps} steps")
+            raise ValueError(f"warm-up {o.warmup} and cool-down {o.cooldown} exceed "
+                             f"the run's {self.run.n_steps} steps")
         if self.run.val_every and not self.data.n_val:
-            raise ValueError(f"run.val_every={self.run.val_every} has nothing to validate on: set data.n_val")
+            raise ValueError(f"run.val_every={self.run.val_every} has nothing to validate on: "
+                             "set data.n_val")
 
 PARTS = {f.name: f.type for f in dataclasses.fields(Recipe)}   # name -> config class
 
@@ -177,8 +183,10 @@ def change(
     for key, value in fields.items():
         part, _, name = key.partition('__')
         if part not in PARTS: raise ValueError(f"unknown part {part!r}{did_you_mean(part, PARTS)}")
-        parts.setdefault(part, {})[name] = check_field(type(getattr(recipe, part)), part, name, value)
-    return replace(recipe, **{p: replace(getattr(recipe, p), **values) for p, values in parts.items()})
+        config = type(getattr(recipe, part))
+        parts.setdefault(part, {})[name] = check_field(config, part, name, value)
+    changed = {p: replace(getattr(recipe, p), **values) for p, values in parts.items()}
+    return replace(recipe, **changed)
 
 # %% ../../nbs/600_recipe.ipynb #8578bc92
 def to_yaml(
@@ -191,7 +199,8 @@ def to_yaml(
 
 def _number(x):
     "YAML reads 1e-3 as text; people mean a number"
-    return float(x) if isinstance(x, str) and re.fullmatch(r'[-+]?\d+(\.\d*)?[eE][-+]?\d+', x) else x
+    number = r'[-+]?\d+(\.\d*)?[eE][-+]?\d+'
+    return float(x) if isinstance(x, str) and re.fullmatch(number, x) else x
 
 def _parse(text:str) -> dict:
     "The parts of a recipe as YAML has them"
@@ -213,7 +222,8 @@ def from_yaml(
     parts = _parse(text)
     kind = parts['model'].pop('config', 'ModelConfig')
     if kind not in ModelConfig.known:
-        raise ValueError(f"model.config={kind!r} is a config class that is not defined here; define or import it first")
+        raise ValueError(f"model.config={kind!r} is a config class that is not defined here; "
+                         "define or import it first")
     classes = PARTS | dict(model=ModelConfig.known[kind])
     built = {}
     for part, values in parts.items():
@@ -224,13 +234,15 @@ def from_yaml(
 # %% ../../nbs/600_recipe.ipynb #2386c48f
 def _flat(recipe:Recipe) -> dict:
     "part.field -> value"
-    parts = dataclasses.asdict(recipe)
-    return {f'{part}.{name}': value for part, values in parts.items() for name, value in values.items()}
+    flat = {}
+    for part, values in dataclasses.asdict(recipe).items():
+        flat |= {f'{part}.{name}': value for name, value in values.items()}
+    return flat
 
 def differences(
     a:Recipe, # before
     b:Recipe, # after
-) -> dict[str, tuple]: # "part.field" -> (value in a, value in b); None where a recipe has no such field
+) -> dict[str, tuple]: # "part.field" -> (value in a, value in b); None: has no such field
     "The fields in which two recipes differ"
     x, y = _flat(a), _flat(b)
     return {k: (x.get(k), y.get(k)) for k in x | y if x.get(k) != y.get(k)}
@@ -241,5 +253,7 @@ def other_run(
     b:Recipe, # to go on with
 ) -> dict[str, tuple]: # as from `differences`
     "What makes `b` another run than `a`; how a step is computed and what is noted when may change"
-    def free(name): return name.startswith(('parallel.', 'sampling.')) or name.endswith(('_every', '.keep_last'))
+    def free(name):
+        if name.startswith(('parallel.', 'sampling.')): return True
+        return name.endswith(('_every', '.keep_last'))
     return {k: v for k, v in differences(a, b).items() if not free(k)}

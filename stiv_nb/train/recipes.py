@@ -13,7 +13,8 @@ from ..flow.objective import FlowConfig
 from ..model.dit import MODELS
 from ..stiv.condition import ConditionConfig
 from ..stiv.sampler import SamplingConfig
-from .recipe import CodecConfig, DataConfig, OptimConfig, ParallelConfig, Recipe, RunConfig, change
+from .recipe import (
+    CodecConfig, DataConfig, OptimConfig, ParallelConfig, Recipe, RunConfig, change)
 
 # %% ../../nbs/605_recipes.ipynb #b13bde65
 def _toy_stages() -> list[Recipe]:
@@ -28,17 +29,22 @@ def _toy_stages() -> list[Recipe]:
         run=RunConfig(name='toy-t2i', n_steps=2500, batch=64, p_drop_patches=0.),
         parallel=ParallelConfig(precision='bf16', compile=True))
     t2v = replace(t2i, model=MODELS['toy'])
-    t2v = change(t2v, data__image_every=10, optim__lr=2e-3, run__name='toy-t2v', run__n_steps=500, run__batch=32)
-    stiv = change(t2v, condition__task='ti2v', condition__p_drop_image=.4, optim__lr=2.5e-3, optim__cooldown=1200,
+    t2v = change(t2v, data__image_every=10, optim__lr=2e-3,
+                 run__name='toy-t2v', run__n_steps=500, run__batch=32)
+    stiv = change(t2v, condition__task='ti2v', condition__p_drop_image=.4,
+                  optim__lr=2.5e-3, optim__cooldown=1200,
                   run__name='toy-stiv', run__n_steps=3600)
     return [t2i, t2v, stiv]
 
 def _demo_stages() -> list[Recipe]:
     "The same stages, cut to a quarter of an hour"
-    t2i, t2v, stiv = (change(r, data__n_clips=8000, optim__ema=.99, optim__warmup=50) for r in _toy_stages())
-    return [change(t2i, run__name='demo-t2i', run__n_steps=600, parallel__precision='fp32', parallel__compile=False),
+    def cut(r): return change(r, data__n_clips=8000, optim__ema=.99, optim__warmup=50)
+    t2i, t2v, stiv = map(cut, _toy_stages())
+    return [change(t2i, run__name='demo-t2i', run__n_steps=600,
+                   parallel__precision='fp32', parallel__compile=False),
             change(t2v, run__name='demo-t2v', run__n_steps=200, data__image_every=0),
-            change(stiv, run__name='demo-stiv', run__n_steps=1900, optim__cooldown=800, data__image_every=0)]
+            change(stiv, run__name='demo-stiv', run__n_steps=1900, optim__cooldown=800,
+                   data__image_every=0)]
 
 RECIPES = {r.run.name: r for r in (*_demo_stages(), *_toy_stages())}
 
@@ -114,19 +120,24 @@ def _full_scale(size:str, name:str) -> Recipe:
     return Recipe(
         model=model,
         data=DataConfig(source=stage.source, size=stage.pixels, n_frames=stage.frames, n_val=256,
-                        stride=1 if stage.image else 3, n_clips=20_000 if name.startswith('sft') else 10_000_000),
+                        stride=1 if stage.image else 3,
+                        n_clips=20_000 if name.startswith('sft') else 10_000_000),
         codec=CodecConfig(vae=scale.vae, text=scale.text),
-        condition=ConditionConfig(task=stage.task, p_drop_image=.08 if stage.task == 'ti2v' else 0.),
+        condition=ConditionConfig(task=stage.task,
+                                  p_drop_image=.08 if stage.task == 'ti2v' else 0.),
         optim=OptimConfig(ema=.999 if scale.small else .9999, guard='skip', spike=10.),
         run=_run_of(size, name, stage),
-        parallel=ParallelConfig(precision='bf16', compile=True, activation_checkpointing='attention',
-                                accumulate=scale.micro_batches[2 if large else long], ema_offload=size == 'm'))
+        parallel=ParallelConfig(precision='bf16', compile=True,
+                                activation_checkpointing='attention',
+                                accumulate=scale.micro_batches[2 if large else long],
+                                ema_offload=size == 'm'))
 
 def _unmasked(r:Recipe) -> Recipe:
-    "Fine-tuning of a stage on all patches: 50k steps after 400k of T2I, 100k after the others (STIV App. B)"
+    "Fine-tuning on all patches: 50k steps after 400k of T2I, 100k after the others (STIV App. B)"
     n_steps = max(1000, round(r.run.n_steps * (.125 if r.data.n_frames == 1 else .25)))
-    return change(r, run__name=f'{r.run.name}-unmasked', run__n_steps=n_steps, run__p_drop_patches=0.,
-                  run__start=f'runs/{r.run.name}', run__start_temporal=None)
+    return change(r, run__name=f'{r.run.name}-unmasked', run__n_steps=n_steps,
+                  run__p_drop_patches=0., run__start=f'runs/{r.run.name}',
+                  run__start_temporal=None)
 
 for _size in _SCALES:
     for _name in _STAGES:
@@ -139,8 +150,10 @@ def _fig4() -> list[Recipe]:
     t2i, t2v, stiv = _demo_stages()
     def stage(r, name, n_steps, start=None, temporal=None, low=False):
         size = dict(data__size=16) if low else dict(model__rope_patches=2)
-        return change(r, **size, parallel__compile=r.parallel.compile and not low, optim__cooldown=n_steps//3,
-                      run__name=f'fig4-{name}', run__n_steps=n_steps, run__start=start and f'runs/fig4-{start}',
+        return change(r, **size, parallel__compile=r.parallel.compile and not low,
+                      optim__cooldown=n_steps//3,
+                      run__name=f'fig4-{name}', run__n_steps=n_steps,
+                      run__start=start and f'runs/fig4-{start}',
                       run__start_temporal=temporal and f'runs/fig4-{temporal}')
     return [stage(t2i, 't2i-16', 400, low=True),
             stage(t2v, 't2v-16', 600, 't2i-16', low=True),
