@@ -71,11 +71,13 @@ class SelfAttention(nn.Module):
         n:int,              # heads, dividing `d`
         axis:str='spatial', # "spatial": inside each frame; "temporal": one patch through all frames
         qk_norm:bool=True,  # False only to see what it is good for
+        causal:bool=False,  # each position sees itself and those before it
     ):
         super().__init__()
         if d % n: raise ValueError(f"width {d} is not divisible by {n} heads")
         self.n = n
         self.axis = check_choice('axis', axis, FOLDS)
+        self.causal = causal
         self.qk = Linear(d, 2*d)
         self.v = Linear(d, d)
         self.out = Linear(d, d)
@@ -92,7 +94,8 @@ class SelfAttention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if angles is not None: q, k = apply_rope(q, angles), apply_rope(k, angles)
         q, k, v = (rearrange(u, FOLDS[self.axis]) for u in (q, k, v))  # (batch, heads, length, e)
-        o = attend(q, k, v)
+        past = q.new_ones(2*[q.shape[-2]], dtype=torch.bool).tril() if self.causal else None
+        o = attend(q, k, v, past)
         return self.out(rearrange(o, BACK[self.axis], b=b, n=self.n))       # (b, f, s, d)
 
 # %% ../../nbs/330_attention.ipynb #9fa5050a

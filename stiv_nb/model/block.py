@@ -81,8 +81,9 @@ class BlockConfig:
     heads:int                # dividing the width into heads whose width is divisible by 4
     temporal:bool = True     # has temporal attention; False for text-to-image
     qk_norm:bool = True      # RMSNorm on queries and keys
-    # of ungated branches: learned (ours), fixed at 1 (paper)
-    gain:Literal['learned', 'one'] = 'learned'
+    gain:Literal['learned', 'one'] = 'learned' # of ungated branches: learned (ours), 1 (paper)
+    modulation:Literal['shared', 'per_block'] = 'shared' # one AdaLN for all (paper), each its own (DiT)
+    causal:bool = False      # temporal attention looks back only (STIV Fig. 6a: it hurts)
 
     def __post_init__(self):
         check_config(self, width=1, heads=1)
@@ -97,7 +98,7 @@ class BlockConfig:
 class Context(NamedTuple):
     "What every block reads besides its tokens"
     cond:Tensor                 # (b, d) singleton condition
-    modulation:Modulation       # the shared modulation made from it
+    modulation:Modulation|None  # the shared modulation made from it; None: each block makes its own
     text:Tensor                 # (b, l, d) projected text
     text_mask:Tensor|None       # (b, l) bool, True where there is a token; None: all are
     spatial_angles:Tensor|None  # RoPE angles of the patches, broadcastable to (b, f, s, n, e/2)
@@ -117,7 +118,9 @@ class Block(nn.Module):
         c, d = config, config.width
         learned = c.gain == 'learned'
         self.spatial = SelfAttention(d, c.heads, 'spatial', c.qk_norm)
-        self.temporal = SelfAttention(d, c.heads, 'temporal', c.qk_norm) if c.temporal else None
+        self.ada = AdaLN(d) if c.modulation == 'per_block' else None
+        time = SelfAttention(d, c.heads, 'temporal', c.qk_norm, c.causal) if c.temporal else None
+        self.temporal = time
         self.temporal_gain = Gain(d, 0., learned) if c.temporal else None
         self.cross = CrossAttention(d, c.heads, c.qk_norm)
         self.cross_gain = Gain(d, 1., learned)
@@ -127,7 +130,7 @@ class Block(nn.Module):
         x:Tensor,        # (b, f, s, d) tokens
         context:Context, # what the tokens are told
     ) -> Tensor:         # (b, f, s, d)
-        mod = context.modulation
+        mod = context.modulation if self.ada is None else self.ada(context.cond)
         h = modulate(stateless_norm(x), mod.shift_attn, mod.scale_attn)
         h = self.spatial(h, context.spatial_angles)
         x = x + _gated(mod.gate_attn, h)

@@ -117,7 +117,7 @@ class DiT(nn.Module):
         self.patch_in = Linear(c.token_width, d)
         self.positions = None if c.positions == 'rope' else AbsolutePositions(c)
         self.singleton = Singleton(d, c.text_width)
-        self.ada = AdaLN(d)
+        self.ada = AdaLN(d) if c.modulation == 'shared' else None
         self.text_in = Linear(c.text_width, d)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.depth))
         self.unmasked_blocks = nn.ModuleList(Block(c) for _ in range(c.unmasked_depth))
@@ -149,7 +149,8 @@ class DiT(nn.Module):
         x = x + place
         cond = self.singleton(t, pooled, micro)                                      # (b, d)
         text = stateless_norm(self.text_in(text))                                    # (b, l, d)
-        context = Context(cond, self.ada(cond), text, text_mask, *rope_of_clip(c, *size, x.device))
+        shared = None if self.ada is None else self.ada(cond)                        # 6 × (b, d)
+        context = Context(cond, shared, text, text_mask, *rope_of_clip(c, *size, x.device))
         x = self.main(x, context, place, keep)                                       # (b, f, s, d)
         for block in self.unmasked_blocks: x = block(x, context)
         shift, scale = self.ada_out(nn.functional.silu(cond)).chunk(2, dim=-1)

@@ -17,7 +17,7 @@ import torch
 
 from .ranks import Ranks
 
-# %% ../../nbs/645_watchdog.ipynb #ec9373d3
+# %% ../../nbs/645_watchdog.ipynb #e0837f3c
 class Beat(NamedTuple):
     "What is known of a rank from its signs of life"
     silent:float # seconds since the last sign
@@ -42,7 +42,7 @@ def who_is_stuck(
         return f"no step for {idle:.0f} s: {', '.join(each)}"
     return ''
 
-# %% ../../nbs/645_watchdog.ipynb #4dad0232
+# %% ../../nbs/645_watchdog.ipynb #c544ab10
 class _Heard(NamedTuple):
     "The newest sign of a rank, and when parts of it were new on our clock"
     count:int     # signs that the rank has sent
@@ -51,7 +51,7 @@ class _Heard(NamedTuple):
     alive:float   # when `count` last changed, seconds
     begun:float   # when `step` or `doing` last changed, seconds
 
-# %% ../../nbs/645_watchdog.ipynb #2864724b
+# %% ../../nbs/645_watchdog.ipynb #e52dd4a6
 class Heartbeats:
     "Signs of life that this rank sends, and what it has heard of all ranks"
     def __init__(self,
