@@ -43,7 +43,8 @@ def compare(n, out, *runs):
 def assert_same(a, b, relative):
     assert a.keys() == b.keys()
     for k in a.keys() - {"seen", "held"}:
-        x, y = a[k], b[k]
+        x = a[k]
+        y = b[k]
         assert x.shape == y.shape, k
         gap = (x - y).norm()
         assert gap <= relative * y.norm().clamp_min(1e-12), (k, (gap / y.norm()).item())
