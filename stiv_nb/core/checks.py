@@ -106,7 +106,8 @@ def check_field(
     value,       # for it
 ):               # the value
     "A value for a field of a config, checked for name and type"
-    kinds, field = field_types(config), f'{part}.{name}' if part else name
+    kinds = field_types(config)
+    field = f'{part}.{name}' if part else name
     if name not in kinds: raise ValueError(f"unknown field {field!r}{did_you_mean(name, kinds)}")
     kind = kinds[name]
     if isinstance(value, list) and kind is tuple: value = tuple(value)

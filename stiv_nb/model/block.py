@@ -32,9 +32,9 @@ class Modulation(NamedTuple):
     shift_attn:Tensor # added to what spatial attention reads
     scale_attn:Tensor # relative gain of what it reads
     gate_attn:Tensor  # factor on what it answers
-    shift_mlp:Tensor  # the same for the feed-forward
-    scale_mlp:Tensor
-    gate_mlp:Tensor
+    shift_mlp:Tensor  # added to what the feed-forward reads
+    scale_mlp:Tensor  # relative gain of what it reads
+    gate_mlp:Tensor   # factor on what it answers
 
 # %% ../../nbs/340_block.ipynb #f85a15b2
 class AdaLN(nn.Module):
@@ -102,7 +102,7 @@ class Context(NamedTuple):
     text:Tensor                 # (b, l, d) projected text
     text_mask:Tensor|None       # (b, l) bool, True where there is a token; None: all are
     spatial_angles:Tensor|None  # RoPE angles of the patches, broadcastable to (b, f, s, n, e/2)
-    temporal_angles:Tensor|None # RoPE angles of the frames, likewise
+    temporal_angles:Tensor|None # RoPE angles of the frames, broadcastable to the same
 
 # %% ../../nbs/340_block.ipynb #e7b55eda
 def _gated(gate:Tensor, branch:Tensor) -> Tensor:
@@ -115,7 +115,8 @@ class Block(nn.Module):
         config:BlockConfig, # a `ModelConfig` is one, too
     ):
         super().__init__()
-        c, d = config, config.width
+        c = config
+        d = c.width
         learned = c.gain == 'learned'
         self.spatial = SelfAttention(d, c.heads, 'spatial', c.qk_norm)
         self.ada = AdaLN(d) if c.modulation == 'per_block' else None

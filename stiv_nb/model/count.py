@@ -27,7 +27,7 @@ _WORDS = dict(
 
 def part_of(
     name:str, # of a parameter or module, such as "blocks.3.cross.q.weight"
-) -> str:     # such as "cross-attention"; the module's own name where there is no word for it
+) -> str:     # such as "cross-attention"; the module's own name where no word is known for it
     "The part of a model that a name belongs to"
     levels = name.split('.')
     if levels[0] != 'blocks' or len(levels) < 3: return _WORDS.get(levels[0], levels[0])
@@ -60,7 +60,8 @@ def n_tokens(
     p_drop:float=0.,    # share of patches that skip the main blocks
 ) -> float:             # main blocks see fewer than unmasked ones
     "Tokens of a clip as a block sees them, averaged over all blocks"
-    f, s = -(-n_frames // config.temporal_patch), h*w // config.patch**2
+    f = -(-n_frames // config.temporal_patch)
+    s = h*w // config.patch**2
     seen = config.depth*n_kept(s, p_drop) + config.unmasked_depth*s
     return f * seen / (config.depth + config.unmasked_depth)
 
@@ -87,7 +88,9 @@ def forward_flops(
         model(torch.empty(1, n_frames, config.channels, h, w), torch.empty(1),
               torch.empty(1, len_text, config.text_width), torch.empty(1, config.text_width),
               torch.empty(1, len(MICRO)), keep=keep)
-    counts, root, parts = counter.get_flop_counts(), type(model).__name__, {}
+    counts = counter.get_flop_counts()
+    root = type(model).__name__
+    parts = {}
     def book(name, times=1):
         part = part_of(name)
         parts[part] = parts.get(part, 0) + times*_booked(counts, f'{root}.{name}')

@@ -139,7 +139,8 @@ class DiT(nn.Module):
         text_mask:Tensor|None=None, # (b, l) bool, True where there is a token; None: all are
         keep:Tensor|None=None, # (b, k) sorted indices of the patches for the main blocks; None: all
     ) -> Tensor:  # (b, f, c, h, w) what the objective asks for, such as the velocity
-        c, dtype = self.config, self.mask_token.dtype
+        c = self.config
+        dtype = self.mask_token.dtype
         n_frames, _, h, w = z_t.shape[1:]
         # times and pixel counts stay exact
         z_t, text, pooled = (x.to(dtype) for x in (z_t, text, pooled))
@@ -167,7 +168,8 @@ class DiT(nn.Module):
         if keep is None:
             for block in self.blocks: x = block(x, context)
             return x
-        s, angles = x.shape[2], context.spatial_angles
+        s = x.shape[2]
+        angles = context.spatial_angles
         if angles is not None:
             angles = take(angles[None, None].expand(len(x), -1, -1, -1, -1), keep)
         context = context._replace(spatial_angles=angles)

@@ -63,11 +63,12 @@ _INFLATE = {
 def start_from(
     source:DiT,  # trained model; a model with temporal patch 1 may become one with a larger patch
     config:ModelConfig, # of the model to be
-    seed:int=0,         # seed of the weights that are new
+    seed:int=0,         # random seed of the weights that are new
 ) -> tuple[DiT, StartReport]: # a new model on the CPU, and what became of each weight
     "A model that starts as `source`: patch weights inflated, temporal attention new (STIV §2.2)"
     check_start(source.config, config)
-    model, report = start_weights(config.build(), seed), StartReport()
+    model = start_weights(config.build(), seed)
+    report = StartReport()
     old = dict(source.named_parameters())
     grows = source.config.temporal_patch != config.temporal_patch
     with torch.no_grad():

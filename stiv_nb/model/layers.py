@@ -50,7 +50,7 @@ def _started(module:nn.Module, seed:int) -> dict[str, nn.Parameter]:
 
 def starting_weights(
     model:nn.Module, # on any device, the meta device too; it is not changed
-    seed:int,        # seed of the run
+    seed:int,        # random seed of the run
 ):                   # yields (name, whole tensor on the CPU) for every parameter
     "The start of each weight, drawn by (seed, module's name): equal in all models with it (ours)"
     for path, module in model.named_modules():
@@ -63,7 +63,7 @@ def starting_weights(
 
 def start_weights(
     model:nn.Module, # changed in place; its weights lie on any device, whole
-    seed:int,        # seed of the run
+    seed:int,        # random seed of the run
 ) -> nn.Module:      # the same model
     "A model with every weight at its start"
     weights = dict(model.named_parameters())

@@ -99,7 +99,8 @@ def drop_text(
     "Captions with some swapped for the empty one"
     pad = text.mask.shape[1] - null.mask.shape[1]
     if pad < 0:
-        longer, length = null.mask.shape[1], text.mask.shape[1]
+        longer = null.mask.shape[1]
+        length = text.mask.shape[1]
         raise ValueError(f"the empty caption has {longer} tokens, more than the batch's {length}")
     null = Text(F.pad(null.tokens, (0, 0, 0, pad)), null.pooled, F.pad(null.mask, (0, pad)))
     def dropped(x, n): return torch.where(drop.reshape(-1, *[1]*(x.dim() - 1)), n, x)

@@ -69,8 +69,8 @@ def guided_velocity(
     objective:Objective=Objective(), # what the model predicts
 ):                                 # function (z, t) -> v for a solver
     "Model, conditions and guidance as one velocity; all passes share one forward (STIV §2.3)"
-    passes, b = MODES[check_choice('mode', mode, MODES)], len(micro)
-    n = len(passes)
+    passes = MODES[check_choice('mode', mode, MODES)]
+    n, b = len(passes), len(micro)
     drop = torch.tensor([not p.text for p in passes], device=micro.device).repeat_interleave(b)
     shown = torch.tensor([p.image for p in passes], device=micro.device)[:, None, None] & given
     shown = shown.flatten(0, 1)                                                      # (n*b, f)
@@ -78,7 +78,8 @@ def guided_velocity(
     micros, clean = _repeat(micro, n), _repeat(z1, n)
 
     def velocity(z, t):
-        times, read = _repeat(t, n), model_input(_repeat(z, n), clean, shown).z
+        times = _repeat(t, n)
+        read = model_input(_repeat(z, n), clean, shown).z
         out = model(read, times, words.tokens, words.pooled, micros, words.mask)
         v = objective.velocity(out, read, times).chunk(n)
         if mode == 'none': return v[0]

@@ -160,7 +160,8 @@ class Recipe:
     parallel:ParallelConfig = field(default_factory=ParallelConfig) # precision, compiler, ranks
 
     def __post_init__(self):
-        o, task = self.optim, self.condition.task
+        o = self.optim
+        task = self.condition.task
         if self.data.n_frames == 1 and task != 't2v':
             raise ValueError(f"condition.task={task!r} gives frames, "
                              "but data.n_frames=1 has none to spare; use 't2v'")
@@ -193,7 +194,8 @@ def to_yaml(
     recipe:Recipe, # any
 ) -> str:          # YAML, parts in order
     "A recipe as text"
-    parts, kind = dataclasses.asdict(recipe), type(recipe.model).__name__
+    parts = dataclasses.asdict(recipe)
+    kind = type(recipe.model).__name__
     if kind != 'ModelConfig': parts['model'] = dict(config=kind, **parts['model'])
     return yaml.safe_dump(parts, sort_keys=False)
 
