@@ -61,7 +61,7 @@ def _check_same(folder:Path, expected:dict):
     said = ', '.join(f'{k} is {a!r}, would be {b!r}' for k, (a, b) in differ.items())
     raise ValueError(f"{folder} is another cache: {said}; name another folder")
 
-# %% ../../nbs/630_cache.ipynb #6f68096d
+# %% ../../nbs/630_cache.ipynb #dc26ead7
 def _pack(x:Tensor) -> bytes: return x.to(torch.float16).contiguous().numpy().tobytes()
 
 def _encode(vae, text, clips:Tensor, captions:list, micro:Tensor) -> dict:
@@ -73,7 +73,7 @@ def _encode(vae, text, clips:Tensor, captions:list, micro:Tensor) -> dict:
     return dict(z1=map(_pack, z1), tokens=map(_pack, unpadded), pooled=map(_pack, pooled),
                 length=length, micro=micro.tolist(), caption=captions)
 
-# %% ../../nbs/630_cache.ipynb #7c2dadf1
+# %% ../../nbs/630_cache.ipynb #01021c36
 def _shard(folder:Path, i:int) -> Path: return folder/f'shard-{i:06}'
 
 @contextlib.contextmanager
@@ -164,7 +164,7 @@ def _unpack(blob:bytes, *shape:int) -> Tensor:
 def _unpack_all(blobs, *shape:int) -> Tensor:
     return torch.stack([_unpack(blob, *shape) for blob in blobs]).float()
 
-# %% ../../nbs/630_cache.ipynb #1f0b0746
+# %% ../../nbs/630_cache.ipynb #4323e95c
 class CachedLatents(Latents):
     "A filled cache with the interface of `LatentTable`: any clip, from shards mapped into memory"
     def __init__(self,
@@ -295,7 +295,7 @@ def about_clips(
     "What a cache remembers of a recipe"
     return {name: getattr(data, name) for name in _ABOUT}
 
-# %% ../../nbs/630_cache.ipynb #3cde0eb3
+# %% ../../nbs/630_cache.ipynb #2e552606
 def _cache_folders(folder:Path) -> list:
     "A cache, or those of the buckets in it"
     if (folder/'cache.json').is_file(): return [folder]
@@ -305,7 +305,8 @@ def _open_caches(folders:str, vae, text) -> list:
     "All caches of a recipe, whose folders are separated by commas"
     caches = []
     for folder in folders.split(','):
-        for one in _cache_folders(Path(folder.strip())): caches.append(CachedLatents(one, vae, text))
+        found = _cache_folders(Path(folder.strip()))
+        caches += [CachedLatents(path, vae, text) for path in found]
     return caches
 
 def _check_fits(part:Latents, recipe):
