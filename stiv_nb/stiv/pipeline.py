@@ -112,10 +112,10 @@ def _asked(pipe:Pipeline, **asked) -> dict:
 @torch.no_grad()
 def __call__(self:Pipeline,
     prompt,               # text, or a list of texts
-    image=None,  # first frame: path, PIL image, array or uint8 tensor; a list for a list of prompts
+    image=None,           # first frame: path, PIL image, array or uint8 tensor; a list for a list
     given=None,           # dict frame index -> image
     n_frames=None,        # 1 draws a picture; None: the pipeline's own number
-    size=None,  # pixels: the side of a square, or (height, width); None: the pipeline's own
+    size=None,            # pixels of a side, or (height, width); None: the pipeline's own
     stride=None,          # source frames per step; None: the pipeline's own
     guidance=None,        # scale; 1 is none; None: the pipeline's own
     mode=None,            # "jit", "sit" or "none"; None: the pipeline's own
@@ -260,7 +260,8 @@ def load_pipeline(
     config = _read_config(folder)
     try: parts = _parts_of(config)
     except (FileNotFoundError, ModuleNotFoundError): raise  # an encoder of the Hub is not to be had
-    except KeyError as e: raise ValueError(f"pipeline {folder}: {_CONFIG} has no part {e}") from None
+    except KeyError as e:
+        raise ValueError(f"pipeline {folder}: {_CONFIG} has no part {e}") from None
     except ValueError as e: raise ValueError(f"pipeline {folder}: {e}") from None
     try: _load_weights(folder/_WEIGHTS, {name: parts[name] for name in ('model', 'vae', 'text')})
     except Exception as e:
