@@ -56,9 +56,11 @@ class Pipeline:
     ):
         c = model.config
         if c.channels != vae.channels:
-            raise ValueError(f"the model reads {c.channels} latent channels, the codec makes {vae.channels}")
+            raise ValueError(f"the model reads {c.channels} latent channels, "
+                             f"the codec makes {vae.channels}")
         if c.text_width != text.width:
-            raise ValueError(f"the model reads text of width {c.text_width}, the text encoder makes {text.width}")
+            raise ValueError(f"the model reads text of width {c.text_width}, "
+                             f"the text encoder makes {text.width}")
         self.device = torch.device(device) if device else best_device()
         self.model = model.to(self.device).eval()
         self.vae = vae.to(self.device).eval()
@@ -68,7 +70,9 @@ class Pipeline:
         self.notes = notes or {}
 
     @property
-    def patch_size(self): return self.vae.factor * self.model.config.patch   # pixels of a token's side
+    def patch_size(self):
+        "Pixels of a token's side"
+        return self.vae.factor * self.model.config.patch
 
     def encode_text(self,
         captions:list[str], # b captions; "" is the dropped one
@@ -89,14 +93,16 @@ _RANGES = dict( # what a caller may ask for: least, most, whole number
 
 def _asked(pipe:Pipeline, **asked) -> dict:
     "What to do: the caller's wish where there is one, checked, else the pipeline's own"
-    d, out = pipe.defaults, {}
+    d = pipe.defaults
+    out = {}
     for name, value in asked.items():
         value = getattr(d, name) if value is None else value
         if name in _RANGES: value = check_number(name, value, *_RANGES[name])
         out[name] = value
     out['n_frames'] = check_number('n_frames', out['n_frames'], 1, d.max_frames, whole=True)
     unit = pipe.patch_size
-    out['size'] = [check_number('size', side, unit, 64*unit, whole=True) for side in sides(out['size'])]
+    out['size'] = [check_number('size', side, unit, 64*unit, whole=True)
+                   for side in sides(out['size'])]
     if any(side % unit for side in out['size']):
         raise ValueError(f"size={asked['size']} must be a multiple of {unit}")
     return out
@@ -106,10 +112,10 @@ def _asked(pipe:Pipeline, **asked) -> dict:
 @torch.no_grad()
 def __call__(self:Pipeline,
     prompt,               # text, or a list of texts
-    image=None,  # first frame: path, PIL image, array or uint8 tensor; a list for a list of prompts
+    image=None,           # first frame: path, PIL image, array or uint8 tensor; a list for a list
     given=None,           # dict frame index -> image
     n_frames=None,        # 1 draws a picture; None: the pipeline's own number
-    size=None,  # pixels: the side of a square, or (height, width); None: the pipeline's own
+    size=None,            # pixels of a side, or (height, width); None: the pipeline's own
     stride=None,          # source frames per step; None: the pipeline's own
     guidance=None,        # scale; 1 is none; None: the pipeline's own
     mode=None,            # "jit", "sit" or "none"; None: the pipeline's own
@@ -123,18 +129,24 @@ def __call__(self:Pipeline,
     "Draws videos of the prompts, around the given frames"
     many = isinstance(prompt, (list, tuple))
     prompts = check_prompts(list(prompt) if many else [prompt])
-    ask = _asked(self, n_frames=n_frames, size=size, stride=stride, guidance=guidance, mode=mode, seed=seed,
-                 guidance_image=guidance_image, renorm=renorm, steps=steps, solver=solver)
+    ask = _asked(
+        self, n_frames=n_frames, size=size, stride=stride, guidance=guidance, mode=mode, seed=seed,
+        guidance_image=guidance_image, renorm=renorm, steps=steps, solver=solver)
     h, w = ask['size']
-    f, b = ask['n_frames'], len(prompts)
+    f = ask['n_frames']
+    b = len(prompts)
     pixels, mask = place_images(image, given, b, f, (h, w))
-    z1, mask = self.vae.encode(pixels.to(self.device)), mask.to(self.device)
-    micro = micro_vector(height=h, width=w, crop_top=0, crop_left=0, stride=ask['stride'], frames=f)
+    z1 = self.vae.encode(pixels.to(self.device))
+    mask = mask.to(self.device)
+    micro = micro_vector(
+        height=h, width=w, crop_top=0, crop_left=0, stride=ask['stride'], frames=f)
+    micro = micro.to(self.device).repeat(b, 1)
     velocity = guided_velocity(
-        self.model, self.encode_text(prompts), self.encode_text(['']), micro.to(self.device).repeat(b, 1), z1, mask,
+        self.model, self.encode_text(prompts), self.encode_text(['']), micro, z1, mask,
         ask['mode'], ask['guidance'], ask['guidance_image'], ask['renorm'], self.objective)
     noise = slot_normal(ask['seed'], 0, torch.arange(b), 0, z1.shape[1:]).to(self.device)
-    z = sample(velocity, noise, z1, mask, ask['steps'], self.defaults.shift, ask['solver'], _bar(progress))
+    z = sample(velocity, noise, z1, mask, ask['steps'], self.defaults.shift, ask['solver'],
+               _bar(progress))
     clips = self.vae.decode(z).cpu()
     # such a frame comes back as it was given, not through the codec
     fixed = model_input(z, z1, mask).fixed.cpu()
@@ -159,13 +171,15 @@ def _weights(pipe:Pipeline, dtype) -> dict:
 def _described(pipe:Pipeline, notes:dict) -> dict:
     "config.json of a pipeline; the model's config is named by its class"
     model = dict(config=type(pipe.model.config).__name__, **asdict(pipe.model.config))
-    return dict(format='stiv_nb', version=VERSION, objective=asdict(pipe.objective), defaults=asdict(pipe.defaults),
-                notes=notes, model=model, vae=asdict(pipe.vae.config), text=asdict(pipe.text.config))
+    return dict(
+        format='stiv_nb', version=VERSION, objective=asdict(pipe.objective),
+        defaults=asdict(pipe.defaults), notes=notes, model=model, vae=asdict(pipe.vae.config),
+        text=asdict(pipe.text.config))
 
 def save_pipeline(
     pipe:Pipeline,        # any
-    folder,               # where; an older pipeline there is replaced
-    dtype=None,  # type of the stored model weights, such as torch.float16; None: as they are
+    folder,               # folder to write; an older pipeline there is replaced
+    dtype=None,           # of the stored model weights, such as torch.float16; None: as they are
     notes:dict|None=None, # JSON-able facts to keep, such as the recipe that made it; None: its own
 ) -> Path:                # the folder
     "A folder of safetensors and JSON"
@@ -191,13 +205,16 @@ def save_pipeline(
 def _read_config(folder:Path) -> dict:
     "config.json, checked for format and version"
     for name in (_CONFIG, _WEIGHTS):
-        if not (folder/name).is_file(): raise FileNotFoundError(f"pipeline {folder} is incomplete: {name} is missing")
+        if not (folder/name).is_file():
+            raise FileNotFoundError(f"pipeline {folder} is incomplete: {name} is missing")
     try: config = json.loads((folder/_CONFIG).read_text())
     except ValueError: raise ValueError(f"pipeline {folder}: {_CONFIG} is not JSON") from None
     if not isinstance(config, dict) or config.get('format') != 'stiv_nb':
-        raise ValueError(f"{folder} is not a stiv_nb pipeline: its {_CONFIG} names no format 'stiv_nb'")
-    if config.get('version') != VERSION:
-        raise ValueError(f"pipeline {folder} is of version {config.get('version')}, this library reads version "
+        raise ValueError(f"{folder} is not a stiv_nb pipeline: "
+                         f"its {_CONFIG} names no format 'stiv_nb'")
+    version = config.get('version')
+    if version != VERSION:
+        raise ValueError(f"pipeline {folder} is of version {version}, this library reads version "
                          f"{VERSION}; make it again from its recipe")
     return config
 
@@ -206,8 +223,8 @@ def _model_of(values:dict) -> DiT:
     values = dict(values)
     name = values.pop('config', 'ModelConfig')
     if name not in ModelConfig.known:
-        raise ValueError(f"its model was made from {name}, a config class that is not defined here; "
-                         "define or import it first")
+        raise ValueError(f"its model was made from {name}, a config class that is not defined "
+                         "here; define or import it first")
     return from_fields(ModelConfig.known[name], values, 'model').build()
 
 def _encoder_of(values:dict, tiny, config, hub):
@@ -215,37 +232,47 @@ def _encoder_of(values:dict, tiny, config, hub):
     if 'repo' in values: return hub(**values)
     return tiny(from_fields(config, values, 'codec'))
 
+def _parts_of(config:dict) -> dict:
+    "Model, codec, text encoder, defaults and objective that a config.json describes"
+    return dict(
+        model=_model_of(config['model']),
+        vae=_encoder_of(config['vae'], TinyVAE, VAEConfig, DiffusersVAE),
+        text=_encoder_of(config['text'], TinyText, TextConfig, HFTextEncoder),
+        defaults=from_fields(Defaults, config['defaults'], 'defaults'),
+        objective=from_fields(Objective, config['objective'], 'objective'))
+
+def _load_weights(path:Path, modules:dict):
+    "Gives each module its weights from one file, as 32-bit numbers; those of the Hub have theirs"
+    from safetensors.torch import load_file
+    weights = load_file(path)
+    for name, m in modules.items():
+        if isinstance(m.config, HubConfig): continue
+        mine = {k: v.float() for k, v in weights.items() if k.startswith(f'{name}.')}
+        m.load_state_dict({k.removeprefix(f'{name}.'): v for k, v in mine.items()})
+
 def load_pipeline(
     folder,       # written by `save_pipeline`
     device=None,  # None: the best there is
 ) -> Pipeline:    # ready to sample
     "A pipeline from its folder; what is missing or not ours is one clear line"
-    from safetensors.torch import load_file
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f"there is no pipeline folder {folder}")
     config = _read_config(folder)
-    try:
-        parts = dict(model=_model_of(config['model']),
-                     vae=_encoder_of(config['vae'], TinyVAE, VAEConfig, DiffusersVAE),
-                     text=_encoder_of(config['text'], TinyText, TextConfig, HFTextEncoder))
-        defaults = from_fields(Defaults, config['defaults'], 'defaults')
-        objective = from_fields(Objective, config['objective'], 'objective')
+    try: parts = _parts_of(config)
     except (FileNotFoundError, ModuleNotFoundError): raise  # an encoder of the Hub is not to be had
-    except KeyError as e: raise ValueError(f"pipeline {folder}: {_CONFIG} has no part {e}") from None
+    except KeyError as e:
+        raise ValueError(f"pipeline {folder}: {_CONFIG} has no part {e}") from None
     except ValueError as e: raise ValueError(f"pipeline {folder}: {e}") from None
-    try:
-        weights = load_file(folder/_WEIGHTS)
-        for name, m in parts.items():
-            if isinstance(m.config, HubConfig): continue
-            mine = {k.removeprefix(f'{name}.'): v.float() for k, v in weights.items() if k.startswith(f'{name}.')}
-            m.load_state_dict(mine)
+    try: _load_weights(folder/_WEIGHTS, {name: parts[name] for name in ('model', 'vae', 'text')})
     except Exception as e:
         why = ' '.join(str(e).split())[:200]
-        raise ValueError(f"pipeline {folder}: {_WEIGHTS} is damaged or does not fit ({why})") from None
-    return Pipeline(**parts, defaults=defaults, objective=objective, device=device, notes=config.get('notes'))
+        raise ValueError(f"pipeline {folder}: {_WEIGHTS} is damaged or does not fit "
+                         f"({why})") from None
+    return Pipeline(**parts, device=device, notes=config.get('notes'))
 
 # %% ../../nbs/540_pipeline.ipynb #2958e163
-SHIPPED = Path(__file__).parents[1]/'assets' if '__file__' in globals() else Path('../stiv_nb/assets')
+_IN_MODULE = '__file__' in globals()   # a notebook has no file of its own
+SHIPPED = Path(__file__).parents[1]/'assets' if _IN_MODULE else Path('../stiv_nb/assets')
 
 def _from_hub(name:str) -> Path:
     "The folder of a repository of the Hub, fetched if need be"
@@ -257,9 +284,9 @@ def _from_hub(name:str) -> Path:
         raise FileNotFoundError(f"there is no pipeline {name!r}: {why}; {fix}") from None
 
 def find_pipeline(
-    name, # a shipped name, the folder of a run, a pipeline folder, or "owner/name" on the Hub
+    name,  # a shipped name, the folder of a run, a pipeline folder, or "owner/name" on the Hub
 ) -> Path: # the folder that `load_pipeline` reads
-    "Where a pipeline lies, by whatever name"
+    "The folder of a pipeline, by whatever name"
     path = Path(name)
     if (path/'pipeline').is_dir(): return path/'pipeline'
     if (path/'checkpoints').is_dir():
@@ -272,7 +299,7 @@ def find_pipeline(
     return _from_hub(str(name))
 
 def load(
-    name_or_folder='toy', # a shipped name, the folder of a run, a pipeline folder, or "owner/name" on the Hub
+    name_or_folder='toy', # as in `find_pipeline`
     device=None,          # None: the best there is
 ) -> Pipeline:            # ready to sample
     "A pipeline by name"
@@ -281,7 +308,7 @@ def load(
 # %% ../../nbs/540_pipeline.ipynb #692d4fce
 @patch
 def save(self:Pipeline,
-    folder,               # where
+    folder,               # folder to write; an older pipeline there is replaced
     dtype=None,           # type of the stored model weights; None: as they are
     notes:dict|None=None, # JSON-able facts to keep; None: its own
 ) -> Path:                # the folder
@@ -290,16 +317,16 @@ def save(self:Pipeline,
 
 @patch(cls_method=True)
 def from_pretrained(cls:Pipeline,
-    name_or_folder, # as in `load`
+    name_or_folder, # as in `find_pipeline`
     device=None,    # None: the best there is
-) -> Pipeline:
+) -> Pipeline:      # ready to sample
     "A pipeline by name"
     return load(name_or_folder, device)
 
 @patch
 def push_to_hub(self:Pipeline,
     repo_id:str,          # "user/name" on the Hub
-    private:bool=False,   # for new repositories
+    private:bool=False,   # whether a new repository is private
 ):                        # the commit's address
     "Uploads the pipeline; needs a token of the Hub on this machine"
     from huggingface_hub import HfApi

@@ -60,14 +60,14 @@ class Latents:
 
     def part(self,
         start:int, # first clip
-        stop:int,  # the one behind the last
+        stop:int,  # one past the last clip
     ):             # a view of this data
         "Some of the clips"
         raise TypeError(f'{type(self).__name__} has no parts')
 
     def batch(self,
         index:Tensor,        # (b,) long
-        u:Tensor|None=None,  # (b,) uniform in [0, 1): takes that frame of each clip; None: whole clips
+        u:Tensor|None=None,  # (b,) in [0, 1): takes that frame of each clip; None: whole clips
     ) -> tuple[Tensor, Text, Tensor]: # z1 (b, f, c, h, w), text, micro (b, 6)
         "A batch of clips, or of single frames"
         raise TypeError(f'{type(self).__name__} has no batches')
@@ -85,8 +85,10 @@ class Latents:
         n:int, # clips of the second part, from the end; 0: there is no second part
     ) -> tuple: # two views of this data; the second is None for 0
         "Clips to train on, and clips kept for validation"
-        if n >= len(self): raise ValueError(f"data.n_val={n} leaves none of the {len(self)} clips to train on")
-        return (self.part(0, len(self) - n), self.part(len(self) - n, len(self))) if n else (self, None)
+        n_train = len(self) - n
+        if n_train <= 0:
+            raise ValueError(f"data.n_val={n} leaves none of the {len(self)} clips to train on")
+        return (self.part(0, n_train), self.part(n_train, len(self))) if n else (self, None)
 
 # %% ../../nbs/620_latents.ipynb #8865ac5d
 class LatentTable(Latents):
@@ -113,7 +115,7 @@ class LatentTable(Latents):
 
     def part(self,
         start:int, # first clip
-        stop:int,  # the one behind the last
+        stop:int,  # one past the last clip
     ):             # a view of this data
         "Some of the clips"
         out = copy.copy(self)
@@ -123,9 +125,9 @@ class LatentTable(Latents):
 
     def batch(self,
         index:Tensor,        # (b,) long
-        u:Tensor|None=None,  # (b,) uniform in [0, 1): takes that frame of each clip and its picture caption
+        u:Tensor|None=None,  # (b,) in [0, 1): takes that frame of each clip; None: whole clips
     ) -> tuple[Tensor, Text, Tensor]: # z1 (b, f, c, h, w), text, micro (b, 6)
-        "A batch of clips, or of single frames"
+        "A batch of clips, or of single frames with their own captions"
         z1, micro = self.z1[index], self.micro[index]
         row = (self.clip_text if u is None else self.picture_text)[index]
         if u is not None: z1, micro = single_frames(z1, micro, u)
@@ -142,7 +144,7 @@ def encode_clips(
     vae,           # frozen codec
     text,          # frozen text encoder
     n_clips:int,   # how many clips to encode, from the first
-    pictures=None, # the same items as single frames, for their captions; None: the clips' own captions
+    pictures=None, # the same items as single frames, for their captions; None: the clips' own
     chunk:int=128, # clips encoded at a time
     report=None,   # called as report(clips done, n_clips)
 ) -> LatentTable:
@@ -162,8 +164,9 @@ def encode_clips(
     distinct = list(dict.fromkeys(captions + picture_captions))
     row = {caption: i for i, caption in enumerate(distinct)}
     def rows(captions): return torch.tensor([row[c] for c in captions])
-    return LatentTable(z1, torch.cat(micro), _on_cpu(Text(*text.encode(distinct))), rows(captions),
-                       rows(picture_captions), _on_cpu(Text(*text.encode(['']))))
+    table = _on_cpu(Text(*text.encode(distinct)))
+    null = _on_cpu(Text(*text.encode([''])))
+    return LatentTable(z1, torch.cat(micro), table, rows(captions), rows(picture_captions), null)
 
 # %% ../../nbs/620_latents.ipynb #e9e66011
 def fake_latents(
@@ -171,12 +174,17 @@ def fake_latents(
     len_text:int=77, # text tokens
 ) -> LatentTable:    # one batch of clips
     "Random latents and captions in the shapes of a recipe, to rehearse it with"
-    d, m, n = recipe.data, recipe.model, recipe.run.batch
-    g, side = torch.Generator().manual_seed(0), d.size // recipe.codec.factor
-    def text(k, l):
-        tokens, pooled = torch.randn(k, l, m.text_width, generator=g), torch.randn(k, m.text_width, generator=g)
-        return Text(tokens, pooled, torch.ones(k, l, dtype=torch.bool))
+    d, m = recipe.data, recipe.model
+    n = recipe.run.batch
+    g = torch.Generator().manual_seed(0)
+    side = d.size // recipe.codec.factor
+    def text(length):
+        tokens = torch.randn(1, length, m.text_width, generator=g)
+        pooled = torch.randn(1, m.text_width, generator=g)
+        return Text(tokens, pooled, torch.ones(1, length, dtype=torch.bool))
     z1 = torch.randn(1, d.n_frames, m.channels, side, side, generator=g)
-    micro = micro_vector(height=d.size, width=d.size, crop_top=0, crop_left=0, stride=d.stride, frames=d.n_frames)
+    micro = micro_vector(height=d.size, width=d.size, crop_top=0, crop_left=0, stride=d.stride,
+                         frames=d.n_frames)
     row = torch.zeros(n, dtype=torch.long)
-    return LatentTable(z1.expand(n, -1, -1, -1, -1), micro.expand(n, -1), text(1, len_text), row, row, text(1, 2))
+    return LatentTable(z1.expand(n, -1, -1, -1, -1), micro.expand(n, -1), text(len_text), row, row,
+                       text(2))

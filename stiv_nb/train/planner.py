@@ -28,7 +28,7 @@ KEPT = dict(
 @dataclass
 class Plan:
     "What a recipe costs on some GPUs"
-    name:str              # of the recipe
+    name:str              # name of the recipe
     gpu:str               # kind of GPU
     n_gpus:int            # number of GPUs
     mfu:float             # share of the peak that is reached
@@ -37,7 +37,7 @@ class Plan:
     flops_total:float     # operations of the whole run
     memory:dict           # kind -> bytes per GPU, without activations
     per_sample:dict       # activation checkpointing policy -> bytes of activations per clip
-    largest:dict  # activation checkpointing policy -> clips per GPU and micro-batch that fit
+    largest:dict          # the same -> clips per GPU and micro-batch that fit
     hours:float           # wall time
     advice:list = field(default_factory=list) # what to change, if it doesn't fit
 
@@ -51,51 +51,70 @@ class Plan:
         lines += ['', 'memory per GPU', *(f'  {k:22} {gb(v)}' for k, v in self.memory.items())]
         lines += ['', 'checkpointing      per clip   clips per GPU and micro-batch that fit']
         lines += [f'  {k:12} {gb(v)}   {self.largest[k]}' for k, v in self.per_sample.items()]
-        lines += ['', f'FLOPs per step      {self.flops_step:.3g}', f'FLOPs in all        {self.flops_total:.3g}']
-        lines += [f'time at {self.mfu:.0%} MFU     {self.hours:,.1f} h, {self.gpu_hours:,.0f} GPU-hours']
+        lines += ['', f'FLOPs per step      {self.flops_step:.3g}']
+        lines += [f'FLOPs in all        {self.flops_total:.3g}']
+        hours = f'{self.hours:,.1f} h, {self.gpu_hours:,.0f} GPU-hours'
+        lines += [f'time at {self.mfu:.0%} MFU     {hours}']
         if self.advice: lines += ['', *(f'! {a}' for a in self.advice)]
         return '\n'.join(lines)
 
 # %% ../../nbs/690_planner.ipynb #fbf0cb70
 def _memory(recipe:Recipe, parameters:dict, n_gpus:int) -> dict:
     "Bytes per GPU by kind, without activations"
-    m, p, n = recipe.model, recipe.parallel, parameters['total']
-    shards, outside = n_gpus // p.replicas, parameters['conditions']
+    m, p = recipe.model, recipe.parallel
+    n = parameters['total']
+    shards = n_gpus // p.replicas
+    outside = parameters['conditions']
     block = (n - outside) / (m.depth + m.unmasked_depth)
     if n_gpus == 1: in_use = 0 if p.precision == 'fp32' else n      # autocast copies all of them
     else: in_use = 2*block + outside  # FSDP gathers two blocks and the rest
     state = OPTIMISERS[recipe.optim.name].bytes_per_weight
-    return {'weights': 4*n/shards, 'gradients': 4*n/shards, 'optimiser': state*n/shards,
-            'EMA': 0 if p.ema_offload else 4*n/shards, 'weights in use': in_use * (2 if p.precision == 'bf16' else 4)}
+    return {
+        'weights': 4*n/shards,
+        'gradients': 4*n/shards,
+        'optimiser': state*n/shards,
+        'EMA': 0 if p.ema_offload else 4*n/shards,
+        'weights in use': in_use * (2 if p.precision == 'bf16' else 4),
+    }
 
 def _activations(recipe:Recipe, n_gpus:int) -> dict:
     "Bytes per clip for each policy; one block is whole while its backward runs"
     m, d, p = recipe.model, recipe.data, recipe.parallel
     bf16 = 'autocast' if n_gpus == 1 else 'bf16'
-    kept, side = KEPT['fp32' if p.precision == 'fp32' else bf16], d.size // recipe.codec.factor
-    seen = n_tokens(m, d.n_frames, side, side, recipe.run.p_drop_patches) * (m.depth + m.unmasked_depth)
-    whole = n_tokens(m, d.n_frames, side, side)
-    return {k: m.width*(x*seen + (kept['none']*whole if k != 'none' else 0)) for k, x in kept.items()}
+    kept = KEPT['fp32' if p.precision == 'fp32' else bf16]
+    side = d.size // recipe.codec.factor
+    tokens = n_tokens(m, d.n_frames, side, side, recipe.run.p_drop_patches)
+    seen = tokens * (m.depth + m.unmasked_depth)
+    one_block = kept['none'] * n_tokens(m, d.n_frames, side, side)
+    return {policy: m.width*(n_bytes*seen + (one_block if policy != 'none' else 0))
+            for policy, n_bytes in kept.items()}
+
+def _smaller(recipe:Recipe, n_gpus:int, share:int, largest:dict) -> list:
+    "For each policy that fits a clip: how many micro-batches a step must have"
+    out = []
+    mine = recipe.run.batch // n_gpus
+    for policy, fit in largest.items():
+        if not fit: continue
+        pieces = next(a for a in range(1, mine + 1) if mine % a == 0 and mine // a <= fit)
+        out.append(f"{share} clips per GPU and micro-batch don't fit; with "
+                   f"parallel.activation_checkpointing={policy}: parallel.accumulate={pieces}")
+    return out
 
 def _advice(recipe:Recipe, gpu:GPU, n_gpus:int, room:float, largest:dict) -> list:
     "What to change if a recipe does not fit"
     p, batch = recipe.parallel, recipe.run.batch
     share, rest = divmod(batch, n_gpus * p.accumulate)
     if rest or not share:
-        return [f"run.batch={batch} does not divide into {n_gpus} GPUs x parallel.accumulate={p.accumulate}: "
-                f"use a multiple of {n_gpus*p.accumulate}"]
+        return [f"run.batch={batch} does not divide into {n_gpus} GPUs x "
+                f"parallel.accumulate={p.accumulate}: use a multiple of {n_gpus*p.accumulate}"]
     if room < 0:
         aside = '' if p.ema_offload else 'put the EMA aside (parallel.ema_offload=true) or '
-        return [f"weights, gradients and optimiser alone exceed {gpu.memory/1e9:.0f} GB: {aside}use more GPUs"]
+        return [f"weights, gradients and optimiser alone exceed {gpu.memory/1e9:.0f} GB: "
+                f"{aside}use more GPUs"]
     if share <= largest[p.activation_checkpointing]: return []
-    if not any(largest.values()): return ['not one clip fits: use more GPUs, fewer frames or a smaller size']
-    out, mine = [], batch // n_gpus
-    for policy, fit in largest.items():
-        if not fit: continue
-        pieces = next(a for a in range(1, batch + 1) if mine % a == 0 and mine // a <= fit)
-        out.append(f"{share} clips per GPU and micro-batch don't fit; with parallel.activation_checkpointing="
-                   f"{policy}: parallel.accumulate={pieces}")
-    return out
+    if not any(largest.values()):
+        return ['not one clip fits: use more GPUs, fewer frames or a smaller size']
+    return _smaller(recipe, n_gpus, share, largest)
 
 def plan(
     recipe:Recipe,   # what is to be trained
@@ -108,16 +127,21 @@ def plan(
     check_choice('gpu', gpu, GPUS)
     check_least('n_gpus', n_gpus, 1)
     if not 0 < mfu <= 1: raise ValueError(f"mfu={mfu} must lie in (0, 1]")
-    m, d, r, kind = recipe.model, recipe.data, recipe.run, GPUS[gpu]
-    if n_gpus % recipe.parallel.replicas:
-        raise ValueError(f"parallel.replicas={recipe.parallel.replicas} does not divide {n_gpus} GPUs")
+    m, d, r = recipe.model, recipe.data, recipe.run
+    kind = GPUS[gpu]
+    replicas = recipe.parallel.replicas
+    if n_gpus % replicas:
+        raise ValueError(f"parallel.replicas={replicas} does not divide {n_gpus} GPUs")
     with torch.device('meta'): parameters = count_parameters(m.build())
-    memory, per_sample = _memory(recipe, parameters, n_gpus), _activations(recipe, n_gpus)
+    memory = _memory(recipe, parameters, n_gpus)
+    per_sample = _activations(recipe, n_gpus)
     room = .92*kind.memory - sum(memory.values())
     largest = {k: max(0, int(room / x)) for k, x in per_sample.items()}
     side = d.size // recipe.codec.factor
-    flops = 3 * r.batch * sum(forward_flops(m, d.n_frames, side, side, r.p_drop_patches, len_text).values())
-    hours = flops*r.n_steps / (kind.flops*mfu*n_gpus) / 3600
-    advice = _advice(recipe, kind, n_gpus, room, largest)
-    return Plan(r.name, gpu, n_gpus, mfu, parameters, flops, flops*r.n_steps, memory, per_sample, largest, hours,
-                advice)
+    forward = forward_flops(m, d.n_frames, side, side, r.p_drop_patches, len_text)
+    flops = 3 * r.batch * sum(forward.values())
+    return Plan(
+        name=r.name, gpu=gpu, n_gpus=n_gpus, mfu=mfu, parameters=parameters, flops_step=flops,
+        flops_total=flops*r.n_steps, memory=memory, per_sample=per_sample, largest=largest,
+        hours=flops*r.n_steps / (kind.flops*mfu*n_gpus) / 3600,
+        advice=_advice(recipe, kind, n_gpus, room, largest))

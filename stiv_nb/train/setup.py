@@ -43,9 +43,11 @@ def open_recipe(
     path = Path(name)/'recipe.yaml' if Path(name).is_dir() else Path(name)
     if name in RECIPES: return RECIPES[name]
     if not path.exists():
-        if path.suffix in ('.yaml', '.yml'): raise FileNotFoundError(f"there is no file {name[:80]!r}")
+        if path.suffix in ('.yaml', '.yml'):
+            raise FileNotFoundError(f"there is no file {name[:80]!r}")
         near = difflib.get_close_matches(name, RECIPES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else 'stiv recipe --list shows them, or name a YAML file'
+        others = 'stiv recipe --list shows them, or name a YAML file'
+        hint = f"did you mean {near[0]!r}?" if near else others
         raise ValueError(f"there is no recipe {name[:80]!r}; {hint}")
     try: return from_yaml(path.read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f"{path}: {e}") from None
@@ -64,12 +66,15 @@ def open_clips(
     if d.cache: return ClipSource(None, None)
     if d.source.startswith('stream:'):
         name = d.source.removeprefix('stream:')
-        return ClipSource(ClipStream(name, d.n_clips + d.n_val, d.size, d.n_frames, d.stride), None)
+        stream = ClipStream(name, d.n_clips + d.n_val, d.size, d.n_frames, d.stride)
+        return ClipSource(stream, None)
     if d.source != 'shapes':
-        return ClipSource(VideoFolder(d.source, size=d.size, n_frames=d.n_frames, stride=d.stride), None)
+        folder = VideoFolder(d.source, size=d.size, n_frames=d.n_frames, stride=d.stride)
+        return ClipSource(folder, None)
     def world(n_frames):
-        return ShapeWorld(n_frames=n_frames, size=d.size, stride=d.stride, n_objects=d.n_objects, split=d.split,
-                          background=d.background, camera=d.camera, seed=d.seed)
+        return ShapeWorld(
+            n_frames=n_frames, size=d.size, stride=d.stride, n_objects=d.n_objects, split=d.split,
+            background=d.background, camera=d.camera, seed=d.seed)
     return ClipSource(world(d.n_frames), world(1))
 
 # %% ../../nbs/655_setup.ipynb #17bb3f75
@@ -100,8 +105,10 @@ def own_codec(
     captions = [re.findall(r'[^\W_]+', row['caption'].lower()) for row in clips.rows]
     words = tuple(sorted({word for caption in captions for word in caption}))
     config = TextConfig(words=words, width=m.text_width, max_words=max(30, *map(len, captions)))
-    vae = train_vae(Endless(clips), VAEConfig(channels=m.channels), c.vae_steps, seed=seed, report=Bar('VAE'))
-    text = train_text(Endless(clips), config, c.text_steps, batch=min(256, len(clips)), seed=seed, report=Bar('text'))
+    vae = train_vae(Endless(clips), VAEConfig(channels=m.channels), c.vae_steps, seed=seed,
+                    report=Bar('VAE'))
+    text = train_text(Endless(clips), config, c.text_steps, batch=min(256, len(clips)), seed=seed,
+                      report=Bar('text'))
     empty = ModelConfig(width=32, depth=1, heads=2, channels=m.channels, text_width=m.text_width)
     folder.parent.mkdir(parents=True, exist_ok=True)
     pipe = Pipeline(DiT(empty), vae, text, device='cpu')
@@ -118,26 +125,30 @@ def _beside_cache(recipe:Recipe) -> Path:
     "The encoders that `stiv cache` trained, which lie beside the latents"
     beside = Path(recipe.data.cache.split(',')[0].strip())/'codec'
     if not beside.is_dir():
-        raise ValueError('a cache needs the encoders that made it: name codec.folder, or codec.vae and codec.text')
+        raise ValueError('a cache needs the encoders that made it: '
+                         'name codec.folder, or codec.vae and codec.text')
     return beside
 
 def open_encoders(
     recipe:Recipe,          # codec and data are read
     start:Pipeline|None,    # pipeline that the run starts from
     clips,                  # the data set, or None if there is a cache
-    folder,                 # of the run: an own codec is kept there; None: it is not trained
+    folder,                 # folder of the run, for a codec of its own; None: none is trained
     ranks:Ranks=Ranks(),    # all ranks call; the first one trains
 ) -> Encoders:              # on the ranks' device
     "The encoders of a run, by the one rule that holds everywhere"
     c, source = recipe.codec, recipe.data.source
     if c.vae or c.text: return Encoders(*open_codec(c.vae, c.text, ranks.device))
     if source.startswith('stream:') and not (c.folder or start):
-        raise ValueError('clips of a stream need encoders that exist: name codec.vae and codec.text, or codec.folder')
+        raise ValueError('clips of a stream need encoders that exist: '
+                         'name codec.vae and codec.text, or codec.folder')
     if c.folder: start = load(c.folder, ranks.device)
     elif start is None and source == 'shapes': start = load('toy', ranks.device)
     elif start is None and clips is None: start = load(_beside_cache(recipe), ranks.device)
     elif start is None:
-        if folder is None: raise ValueError('clips of your own need a codec: name codec.folder, or a folder for the run')
+        if folder is None:
+            raise ValueError('clips of your own need a codec: '
+                             'name codec.folder, or a folder for the run')
         if ranks.main: start = own_codec(recipe, clips, Path(folder)/'codec')
         ranks.barrier()                      # others read what the first one has trained
         start = start or own_codec(recipe, clips, Path(folder)/'codec')
@@ -165,7 +176,8 @@ def build_model(
     start_temporal:Pipeline|None=None,  # whose temporal attention is taken
 ) -> tuple[DiT, StartReport]:           # on the ranks' device, ready to train
     "`start_model`, with activation checkpointing, compiled and sharded"
-    p, fresh = recipe.parallel, not (start or start_temporal)
+    p = recipe.parallel
+    fresh = not (start or start_temporal)
     if recipe.run.n_steps < 200: p = replace(p, compile=False)      # compiling takes half a minute
     if ranks.size == 1:
         model, report = start_model(recipe, start, start_temporal)
@@ -184,11 +196,12 @@ def build_model(
 def check_sizes(
     recipe:Recipe, # data, codec and model are read
 ):
-    "Raises for frames that don't divide into patches, which would fail only after a codec has been trained"
+    "Raises for frames that don't divide into patches, before a codec is trained on them"
     d, unit = recipe.data, recipe.codec.factor * recipe.model.patch
     for _, h, w in d.bucket_shapes or [(d.n_frames, d.size, d.size)]:
         if h % unit or w % unit:
-            raise ValueError(f"frames of {h}x{w} don't divide into patches: use multiples of {unit} pixels")
+            raise ValueError(f"frames of {h}x{w} don't divide into patches: "
+                             f"use multiples of {unit} pixels")
 
 class Examples(NamedTuple):
     "Captions and first frames to draw while a run goes on"
@@ -215,17 +228,17 @@ def examples(
 class RunSetup:
     "Everything that a run needs, resolved and checked"
     recipe:Recipe
-    ranks:Ranks                    # the processes
-    encoders:Encoders              # frozen codec and text encoder
-    data:Latents                   # clips to train on
-    val:Latents|None = None               # clips kept for validation
-    start:Pipeline|None = None            # pipeline to start from
-    start_temporal:Pipeline|None = None   # pipeline whose temporal attention is taken
-    examples:Examples|None = None  # to draw; in the first rank, where the clips or a cache are known
+    ranks:Ranks                         # the processes
+    encoders:Encoders                   # frozen codec and text encoder
+    data:Latents                        # clips to train on
+    val:Latents|None = None             # clips kept for validation
+    start:Pipeline|None = None          # pipeline to start from
+    start_temporal:Pipeline|None = None # pipeline whose temporal attention is taken
+    examples:Examples|None = None       # clips to draw; only in the first rank, None elsewhere
 
 def set_up(
     recipe:Recipe,              # what to train
-    folder=None,                # of the run; None writes nothing
+    folder=None,                # folder of the run; None writes nothing
     resume:bool=False,          # the folder holds a run to go on with
     vae=None,                   # codec; None: by the rule of `open_encoders`
     text=None,                  # text encoder; likewise
@@ -234,19 +247,20 @@ def set_up(
     device=None,                # None: the best there is
     report=None,                # called as report(clips done, clips in all) while clips are encoded
 ) -> RunSetup:
-    "Ranks, clips, encoders, latents and start of a run; what is wrong is said before any work is done"
+    "Ranks, clips, encoders, latents and start of a run; errors come before any work is done"
     if folder: check_folder_of_run(folder, resume)
     r = recipe
     ranks = join_ranks(device, r.parallel.timeout)  # first: each process takes its own GPU
     rank_slots(r.run.batch, ranks, r.parallel.accumulate)  # an error if the batch does not divide
-    source = open_clips(r) if data is None else ClipSource(None, None)
+    named = open_clips(r) if data is None else ClipSource(None, None)
     if data is None: check_sizes(r)
     if start is None and r.run.start: start = load(r.run.start, 'cpu')
     start_temporal = load(r.run.start_temporal, 'cpu') if r.run.start_temporal else None
-    if vae is None: vae, text = open_encoders(r, start, source.clips, folder, ranks)
+    if vae is None: vae, text = open_encoders(r, start, named.clips, folder, ranks)
     shown = None
     if data is None:
-        data = open_latents(r, source.clips, vae, text, source.pictures, report if ranks.main else None)
-        if ranks.main: shown = examples(source.clips, data, vae)
+        if not ranks.main: report = None
+        data = open_latents(r, named.clips, vae, text, named.pictures, report)
+        if ranks.main: shown = examples(named.clips, data, vae)
     data, val = data.split(r.data.n_val)
     return RunSetup(r, ranks, Encoders(vae, text), data, val, start, start_temporal, shown)

@@ -48,7 +48,8 @@ class Sums:
 
     def to_vector(self) -> Tensor:
         "All sums in one tensor, for one message"
-        return torch.cat([torch.as_tensor(v, dtype=torch.float64).reshape(-1) for v in vars(self).values()])
+        values = (torch.as_tensor(v, dtype=torch.float64) for v in vars(self).values())
+        return torch.cat([v.reshape(-1) for v in values])
 
     @classmethod
     def from_vector(cls,
@@ -73,7 +74,8 @@ class Trainer:
         self.val = setup.val
         self.ranks = setup.ranks
         self.device = setup.ranks.device
-        self.model, self.start_report = build_model(recipe, self.ranks, setup.start, setup.start_temporal)
+        self.model, self.start_report = build_model(
+            recipe, self.ranks, setup.start, setup.start_temporal)
         o = recipe.optim
         self.optim = make_optimiser(o.name, self.model.parameters(), o.lr, o.beta1, o.beta2)
         self.ema = EMA(self.model, o.ema, recipe.parallel.ema_offload)
@@ -93,11 +95,13 @@ class Trainer:
 
     def train_step(self):
         "One update; the step is counted from 0"
-        r, micro_batches = self.recipe, rank_slots(self.recipe.run.batch, self.ranks, self.recipe.parallel.accumulate)
+        r = self.recipe
+        micro_batches = rank_slots(r.run.batch, self.ranks, r.parallel.accumulate)
         sums = Sums()
         for i, slots in enumerate(micro_batches):
             last = i + 1 == len(micro_batches)
-            upcoming = (self.step + 1, micro_batches[0]) if last else (self.step, micro_batches[i + 1])
+            if last: upcoming = self.step + 1, micro_batches[0]
+            else: upcoming = self.step, micro_batches[i + 1]
             if self.ranks.size > 1: self.model.set_requires_gradient_sync(last)
             sums += self.backward(slots, upcoming)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), r.optim.clip)
@@ -114,7 +118,7 @@ class Trainer:
         self.ema.update(self.model, self.step)
 
     def backward(self,
-        slots:Tensor,   # of a micro-batch
+        slots:Tensor,   # (b,) long, positions of the micro-batch in the global batch
         upcoming:tuple, # (step, slots) of the next one, which is fetched meanwhile
     ) -> Sums:
         "Losses and gradients of a micro-batch"
@@ -134,7 +138,8 @@ class Trainer:
         "Everything random of a micro-batch"
         r, z1 = recipe, clips[0]
         z1 = z1.to(self.device)
-        return make_draws(r.run.seed, step, slots, z1, r.flow, r.condition, r.model.patch, r.run.p_drop_patches)
+        return make_draws(r.run.seed, step, slots, z1, r.flow, r.condition, r.model.patch,
+                          r.run.p_drop_patches)
 
     def losses(self, clips, draws, as_velocity:bool=False) -> Tensor:
         "The loss of each clip of a micro-batch"
@@ -142,14 +147,18 @@ class Trainer:
         # FSDP casts by itself
         half = self.recipe.parallel.precision == 'bf16' and self.ranks.size == 1
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            return stiv_loss(self.model, z1.to(self.device), self.to_device(text), self.null, micro.to(self.device),
-                             draws, self.objective, as_velocity)
+            return stiv_loss(
+                self.model, z1.to(self.device), self.to_device(text), self.null,
+                micro.to(self.device), draws, self.objective, as_velocity)
 
     def work(self, clips) -> tuple[float, float]:
         "Tokens, and operations of forward and backward, as they really are"
-        r, (n, f, _, h, w) = self.recipe, clips[0].shape
-        flops = forward_flops(r.model, f, h, w, r.run.p_drop_patches, clips[1].mask.shape[1])
-        return n*n_tokens(r.model, f, h, w, r.run.p_drop_patches), 3*n*sum(flops.values())
+        r = self.recipe
+        z1, text, _ = clips
+        n, f, _, h, w = z1.shape
+        tokens = n_tokens(r.model, f, h, w, r.run.p_drop_patches)
+        flops = forward_flops(r.model, f, h, w, r.run.p_drop_patches, text.mask.shape[1])
+        return n*tokens, 3*n*sum(flops.values())
 
     def update(self):
         "A step of the optimiser at the rate of this step"
@@ -159,26 +168,30 @@ class Trainer:
         self.optim.step()
 
     def is_bad(self,
-        norm:float, # of the gradient, the same in all ranks
+        norm:float, # gradient norm, the same in all ranks
     ) -> bool:
         "Whether to skip the update; raises if the recipe says stop"
         o, r = self.recipe.optim, self.recipe.run
         spike = o.spike and self.norm_mean and norm > o.spike*self.norm_mean
         if math.isfinite(norm) and not spike: return False
         if o.guard == 'skip': return True
-        clips = self.data.order(self.recipe.data.seed, self.step, torch.arange(r.batch), r.batch).tolist()
+        slots = torch.arange(r.batch)
+        clips = self.data.order(self.recipe.data.seed, self.step, slots, r.batch).tolist()
         few = ', '.join(map(str, clips[:8])) + (', …' if r.batch > 8 else '')
         mean = f", on average {self.norm_mean:.3g}" if self.norm_mean else ''
         raise FloatingPointError(
-            f"gradient norm {norm:.3g} at step {self.step}{mean}; the batch is clips {few} (seed {r.seed}); the last "
-            f"checkpoint is kept. Try a smaller optim.lr than {o.lr}, or optim.guard=skip")
+            f"gradient norm {norm:.3g} at step {self.step}{mean}; the batch is clips {few} "
+            f"(seed {r.seed}); the last checkpoint is kept. Try a smaller optim.lr than {o.lr}, "
+            "or optim.guard=skip")
 
     @torch.no_grad()
     def validate(self) -> dict: # "val_loss", and "val_by_time" at (i + 1/2)/8
         "Squared error of the velocity on the validation clips at eight fixed times, nothing dropped"
         r, ranks = self.recipe, self.ranks
         n = len(self.val) // ranks.size * ranks.size
-        if not n: raise ValueError(f"data.n_val={len(self.val)} clips can't be dealt to {ranks.size} ranks")
+        if not n:
+            raise ValueError(f"data.n_val={len(self.val)} clips can't be dealt to "
+                             f"{ranks.size} ranks")
         nothing = replace(r.condition, p_drop_text=0., p_drop_image=0.)
         plain = replace(r, condition=nothing, run=replace(r.run, p_drop_patches=0.))
         # no more at a time than training takes
@@ -196,7 +209,7 @@ class Trainer:
         return dict(val_loss=sum(by_time)/N_BINS, val_by_time=by_time)
 
     def metrics(self,
-        seconds:float, # since the last line
+        seconds:float, # seconds since the last line
     ) -> dict:         # JSON-able
         "One line of metrics.jsonl from the steps since the last one, of all ranks"
         s = Sums.from_vector(self.ranks.all_reduce(self.sums.to_vector()))
@@ -207,7 +220,8 @@ class Trainer:
             by_time=[loss/n if n else None for loss, n in bins],
             grad_norm=s.grad_norm/done if done else math.nan, lr=self.optim.param_groups[0]['lr'],
             skipped=int(s.skipped), samples_per_s=s.samples/seconds, tokens_per_s=s.tokens/seconds,
-            tflops=s.flops/seconds/1e12, data_wait=self.waited/seconds, **self.on_gpu(s.flops/seconds))
+            tflops=s.flops/seconds/1e12, data_wait=self.waited/seconds,
+            **self.on_gpu(s.flops/seconds))
         self.sums, self.waited = Sums(), 0.
         return line
 
@@ -236,7 +250,7 @@ class Trainer:
         save_checkpoint(folder, self.step, self.state(), notes, self.ranks, keep_last)
 
     def load(self,
-        path, # a checkpoint
+        path, # folder of a checkpoint
     ):
         "Goes on where `save` was called, on any number of ranks"
         notes = load_checkpoint(path, self.state(), self.ranks)
@@ -244,7 +258,8 @@ class Trainer:
         if changed:
             said = ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in changed.items())
             raise ValueError(f"the checkpoint was made by another recipe: {said}")
-        self.step, self.norm_mean = notes['step'], notes['norm_mean']
+        self.step = notes['step']
+        self.norm_mean = notes['norm_mean']
         if self.ranks.main: self.sums = Sums.from_vector(notes['sums'])
 
     def pipeline(self) -> Pipeline|None: # None in ranks other than the first
@@ -254,8 +269,9 @@ class Trainer:
         r, d = self.recipe, self.recipe.data
         model = r.model.build()
         model.load_state_dict(weights)
+        n_frames = 1 if d.image_every == 1 else d.n_frames     # 1: it has seen pictures only
         defaults = Defaults(
-            **vars(r.sampling), size=d.size, n_frames=1 if d.image_every == 1 else d.n_frames, stride=d.stride,
+            **vars(r.sampling), size=d.size, n_frames=n_frames, stride=d.stride,
             shift=r.flow.shift, max_frames=4*d.n_frames)
         return Pipeline(model, *self.encoders, defaults, self.device, self.objective)
 
@@ -304,5 +320,6 @@ def fake_trainer(
 ) -> Trainer:      # fresh weights, one batch of random latents
     "A trainer in the shapes of a recipe, without clips and encoders; all ranks call"
     ranks = join_ranks(device, recipe.parallel.timeout)
-    rank_slots(recipe.run.batch, ranks, recipe.parallel.accumulate)   # an error if the batch does not divide
+    # an error if the batch does not divide
+    rank_slots(recipe.run.batch, ranks, recipe.parallel.accumulate)
     return Trainer(RunSetup(recipe, ranks, Encoders(None, None), fake_latents(recipe)))
