@@ -58,7 +58,7 @@ def settings(
     if batch is None: out += [Setting(max(1, n//2), policy) for policy, n in clips(True).items()]
     return out
 
-# %% ../../nbs/940_job.ipynb #a25cb5b8
+# %% ../../nbs/940_job.ipynb #f5b3f9e1
 TABLES = dict(train=train_table, guidance=guidance_table, sharded=sharded_table)   # by kind of row
 
 def bench_recipe(
@@ -68,7 +68,7 @@ def bench_recipe(
     device=None,            # None: the best there is
     depth:int|None=None,    # main blocks that stay; None: all
     path=None,              # JSON-lines file that each row is appended to; None: none
-    seconds:float|None=None,# no further row is begun after that time; None: all are measured
+    seconds:float|None=None,# no further row is begun after that time; None: all are
     profiled:bool=False,    # training: also the slowest kernels
     note=lambda row: None,  # called with each row
 ) -> list[dict]:            # the rows, with machine and date

@@ -27,7 +27,7 @@ from ..train.optim import EMA, AdaFactor
 from ..train.recipes import RECIPES
 from ..train.recipe import Recipe, change
 
-# %% ../../nbs/900_speed.ipynb #d0bb8b71
+# %% ../../nbs/900_speed.ipynb #b1b69e66
 def synchronise(
     device, # torch device, or its name
 ):
@@ -70,7 +70,7 @@ def bench_matmul(
             rows.append(dict(shape=[n, k, m], dtype=dtype, gflops=gflops))
     return rows
 
-# %% ../../nbs/900_speed.ipynb #c05d7ea9
+# %% ../../nbs/900_speed.ipynb #ffb50b3e
 class FakeBatch(NamedTuple):
     "Random latents and captions in the shapes of a recipe, on one device"
     z1:Tensor    # (b, f, c, h, w)

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from .. import __version__
 from .main import command
-from ..stiv.pipeline import load
 
 # %% ../../nbs/980_doctor.ipynb #1af68e8a
 EXTRAS = dict(hub=('diffusers', 'transformers'), log=('tensorboard',)) # extra -> modules it brings
@@ -66,6 +65,7 @@ def _videos() -> str:
 
 def _weights() -> str:
     "Loads the shipped pipeline"
+    from stiv_nb.stiv.pipeline import load
     n = sum(p.numel() for p in load('toy', 'cpu').model.parameters())
     return f'toy, {n/1e6:.1f}M parameters'
 

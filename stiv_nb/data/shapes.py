@@ -54,21 +54,21 @@ def _combinations(split:str, motions:tuple) -> tuple[Tensor, Tensor]:
                              'name more motions')
     return pad_sequence(by_colour, batch_first=True), torch.tensor([len(o) for o in by_colour])
 
-# %% ../../nbs/110_shapes.ipynb #2679b34f
+# %% ../../nbs/110_shapes.ipynb #38a19d37
 @dataclass(eq=False, repr=False)
 class ShapeWorld(Dataset):
     "Clips of one or two moving shapes with captions, facts and micro-conditions, drawn on demand"
-    size:int = 32                  # height and width in pixels
-    n_frames:int = 8               # per clip; 1 gives pictures, whose captions name no motion
-    stride:int = 1                 # base frames from one frame to the next
-    n_objects:Literal[1, 2, 'any'] = 1
-    split:Literal['train', 'held_out', 'all'] = 'train' # "held_out": what training never sees
-    seed:int = 0                   # another seed is another world
-    background:Literal['plain', 'textured', 'any'] = 'plain'
-    camera:Literal['still', 'pan', 'any'] = 'still' # a pan needs a texture to be seen
-    wordings:Literal['all', 'first'] = 'all' # "first": the plainest caption only
-    length:int = 1_000_000         # number of items
-    motions:tuple[str, ...] = MOTIONS # names of the motions that objects may have
+    size:int = 32             # height and width in pixels
+    n_frames:int = 8          # per clip; 1 gives pictures, whose captions name no motion
+    stride:int = 1            # base frames from one frame to the next
+    n_objects:Literal[1, 2, 'any'] = 1                       # per clip; "any": 1 or 2
+    split:Literal['train', 'held_out', 'all'] = 'train'      # "held_out": what training never sees
+    seed:int = 0              # another seed is another world
+    background:Literal['plain', 'textured', 'any'] = 'plain' # behind the objects, always grey
+    camera:Literal['still', 'pan', 'any'] = 'still'          # a pan needs a texture to be seen
+    wordings:Literal['all', 'first'] = 'all'                 # "first": the plainest caption only
+    length:int = 1_000_000    # number of items
+    motions:tuple[str, ...] = MOTIONS                        # names of what objects may do
 
     def __post_init__(self):
         check_config(self, size=16, n_frames=1, stride=1, length=1)
@@ -128,7 +128,7 @@ def _identity(self:ShapeWorld, index:Tensor) -> dict:
     shape, motion = self._choices.to(index.device)[colour, pick].unbind(-1)
     return dict(shape=shape, colour=colour, motion=motion)
 
-# %% ../../nbs/110_shapes.ipynb #cf52d76e
+# %% ../../nbs/110_shapes.ipynb #7a0e34b9
 @patch
 def _movement(self:ShapeWorld, index:Tensor, motion:Tensor, two:Tensor) -> dict:
     "Size, speed and start: (b, n)"
@@ -155,7 +155,7 @@ def _surroundings(self:ShapeWorld, index:Tensor) -> dict:
     way = 1 + (4*self._ask(index, _Draw.PAN_WAY)).long()
     return dict(background=textured.long(), camera=(textured & pans) * way)
 
-# %% ../../nbs/110_shapes.ipynb #bbee6e21
+# %% ../../nbs/110_shapes.ipynb #9a827b8e
 @patch
 def facts(self:ShapeWorld,
     index:Tensor, # (b,) item numbers
@@ -234,7 +234,7 @@ def captions(self:ShapeWorld,
     return [self._caption(rows, i, RELATIONS[k], u)
             for i, (k, u) in enumerate(zip(between, draws.tolist()))]
 
-# %% ../../nbs/110_shapes.ipynb #6a763ba1
+# %% ../../nbs/110_shapes.ipynb #0a18dead
 @patch
 def batch(self:ShapeWorld,
     indices, # long tensor, range or list of item numbers; clips are drawn on a tensor's device
