@@ -1,4 +1,4 @@
-"What each process of a distributed test does: python -m torch.distributed.run … tests/ranks.py JOB OUT [STEPS]"
+"What each process of a distributed test does: torchrun tests/ranks.py JOB OUT ARGS"
 import json
 import os
 import sys
@@ -23,8 +23,9 @@ from stiv_nb.train.trainer import Trainer
 
 SHAPE = ModelConfig(width=36, depth=2, heads=3, channels=8, text_width=16, positions="both")
 TINY = change(
-    replace(RECIPES["demo-stiv"], model=SHAPE), data__n_clips=64, data__image_every=3, optim__warmup=2,
-    optim__cooldown=0, optim__lr=3e-3, run__name="tiny", run__n_steps=10, run__batch=8, run__log_every=1,
+    replace(RECIPES["demo-stiv"], model=SHAPE), data__n_clips=64, data__image_every=3,
+    optim__warmup=2, optim__cooldown=0, optim__lr=3e-3, run__name="tiny", run__n_steps=10,
+    run__batch=8, run__log_every=1,
     run__save_every=5, run__p_drop_patches=.5, parallel__compile=False, parallel__precision="fp32")
 
 
@@ -44,7 +45,7 @@ def parts(double=True):
 
 
 def compare(out, runs):
-    "Of each run: weights, average and optimiser state after its steps in float64; resumes if it can"
+    "Of each run: weights, average and optimiser state after its steps, in float64"
     vae, text, data = parts()
     torch.set_default_dtype(torch.float64)
     for name, n_steps, fields in runs:
@@ -56,7 +57,9 @@ def compare(out, runs):
         trainer.save(out/name/"checkpoints")
         state = trainer.state()
         seen = dict(trainer.validate(), loss=trainer.metrics(1.)["loss"])
-        flat = {f"{kind}.{k}": full_tensor(v) for kind in ("model", "ema") for k, v in state[kind].items()}
+        flat = {}
+        for kind in ("model", "ema"):
+            for k, v in state[kind].items(): flat[f"{kind}.{k}"] = full_tensor(v)
         for k, s in state["optim"].items():
             for n, v in s.items(): flat[f"optim.{k}.{n}"] = full_tensor(v)
         local = [v.to_local() if hasattr(v, "to_local") else v for v in state["model"].values()]

@@ -12,7 +12,6 @@ from stiv_nb.model.dit import DiT, ModelConfig
 from stiv_nb.stiv.sampler import guided_velocity, sample
 from stiv_nb.train.recipe import change
 from stiv_nb.train.recipes import RECIPES
-from stiv_nb.train.trainer import fake_trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 CONFIG = ModelConfig(width=128, depth=3, heads=4, channels=8, text_width=64)

@@ -50,7 +50,8 @@ def settings(
     if batch is None and gpu is None:
         raise ValueError("the planner doesn't know this device: give the batch, such as 8 clips")
     def clips(masked):
-        if batch is not None: return dict.fromkeys(choices(ParallelConfig)['activation_checkpointing'], batch)
+        policies = choices(ParallelConfig)['activation_checkpointing']
+        if batch is not None: return dict.fromkeys(policies, batch)
         return fitting(Setting(1, masked=masked).apply(recipe), gpu)
     out = []
     for compiled, masked in ((True, True), (False, True), (True, False)):

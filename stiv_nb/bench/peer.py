@@ -237,7 +237,8 @@ def bench_growth(
     device:str='cpu',  # or "cuda"
 ) -> list[dict]:       # rows of frames, side, and for "factorised" and "full" seconds and gflop
     "Cost by length and resolution, in two blocks: space then time, against all tokens at once"
-    config = ModelConfig(width=width, depth=2, unmasked_depth=0, heads=width//64, channels=4, text_width=64)
+    config = ModelConfig(width=width, depth=2, unmasked_depth=0, heads=width//64, channels=4,
+                         text_width=64)
     factorised = DiT(config).to(device)
     full = DiT(replace(config, temporal=False, temporal_patch=1)).to(device)
     rows = []

@@ -25,7 +25,7 @@ from ..train.latents import fake_latents
 from ..stiv.loss import make_draws, stiv_loss
 from ..train.optim import EMA, AdaFactor
 from ..train.recipes import RECIPES
-from ..train.recipe import Recipe, change
+from ..train.recipe import Recipe
 
 # %% ../../nbs/900_speed.ipynb #b1b69e66
 def synchronise(
@@ -99,7 +99,8 @@ def batch_losses(
     "The training loop's loss on a fake batch"
     slots = torch.arange(len(batch.z1))
     r = recipe
-    draws = make_draws(r.run.seed, step, slots, batch.z1, r.flow, r.condition, r.model.patch, r.run.p_drop_patches)
+    draws = make_draws(r.run.seed, step, slots, batch.z1, r.flow, r.condition, r.model.patch,
+                       r.run.p_drop_patches)
     return stiv_loss(model, *batch, draws, r.flow.objective)
 
 # %% ../../nbs/900_speed.ipynb #8a747062

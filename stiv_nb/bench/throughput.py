@@ -24,7 +24,6 @@ from torch.profiler import ProfilerActivity
 from .speed import quiet_profile, seconds_of
 from ..core.checks import check_choice, choices, check_least
 from ..core.machine import GPUS, best_device, find_gpu, machine
-from ..train.latents import fake_latents
 from ..train.trainer import Trainer, fake_trainer
 from ..train.planner import plan
 from ..train.recipe import ParallelConfig, Recipe, change
@@ -62,7 +61,8 @@ class Setting:
 
     def __post_init__(self):
         check_least('batch', self.batch, 1)
-        check_choice('checkpoint', self.checkpoint, choices(ParallelConfig)['activation_checkpointing'])
+        policies = choices(ParallelConfig)['activation_checkpointing']
+        check_choice('checkpoint', self.checkpoint, policies)
 
     def apply(self,
         recipe:Recipe, # of any size

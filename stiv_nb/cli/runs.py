@@ -73,7 +73,8 @@ def cmd_recipe(
         return
     recipe = open_recipe(name)
     if against:
-        for k, (a, b) in differences(open_recipe(against), recipe).items(): print(f'{k:34} {a!s:14} -> {b}')
+        gaps = differences(open_recipe(against), recipe)
+        for k, (a, b) in gaps.items(): print(f'{k:34} {a!s:14} -> {b}')
     elif yaml: print(to_yaml(recipe), end='')
     else: print('\n'.join(_described(recipe)))
 
@@ -101,14 +102,14 @@ def draw_strips(
 # %% ../../nbs/975_runs.ipynb #af717ede
 @command('stiv train demo-t2i --run.n_steps 200 --optim.cooldown 0 --run.batch 16')
 def cmd_train(
-    recipe:str,        # a recipe's name, a YAML file, or the folder of a run. Any field can follow as --part.field
+    recipe:str,        # a recipe, a YAML file, or a run's folder; fields can follow as --part.field
     resume:bool=False, # go on from the last checkpoint of the folder, if there is one
     folder:str=None,   # where the run goes; if left out, runs/NAME
-    dry_run:bool=False,# build everything, take two steps on fake data, print the plan, write nothing
+    dry_run:bool=False,# build everything, take two steps on fake data, print the plan, no files
     gpu:str='h200',    # kind of GPU that the plan of a dry run is made for
     **fields,
 ):
-    "Trains a recipe; Ctrl-C or SIGTERM leaves a checkpoint. On many GPUs: torchrun --no-python ... stiv train ..."
+    "Trains a recipe; Ctrl-C leaves a checkpoint. Many GPUs: torchrun --no-python … stiv train …"
     from stiv_nb.train.ranks import leave_ranks
     from stiv_nb.train.setup import open_recipe
     r = changed(open_recipe(recipe), fields)
@@ -140,12 +141,14 @@ def _check_resume(r, folder:Path, resume:bool) -> bool: # whether there is a run
     from stiv_nb.train.recipe import other_run
     from stiv_nb.train.setup import open_recipe
     if not checkpoints(folder/'checkpoints'): return False
-    if not resume: raise ValueError(f"{folder} holds a run already; add --resume, or choose another with --folder")
+    if not resume:
+        hint = "add --resume, or choose another with --folder"
+        raise ValueError(f"{folder} holds a run already; {hint}")
     gap = other_run(open_recipe(str(folder)), r)
     if gap:
         said = ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in gap.items())
-        raise ValueError(f"{folder} was started with another recipe: {said}; to go on from its result, "
-                         f"start another run with --run.start {folder}")
+        hint = f"to go on from its result, start another run with --run.start {folder}"
+        raise ValueError(f"{folder} was started with another recipe: {said}; {hint}")
     return True
 
 def _run(r, folder:Path, resume:bool) -> tuple: # the finished `Run`, and a caption to try
@@ -157,11 +160,14 @@ def _run(r, folder:Path, resume:bool) -> tuple: # the finished `Run`, and a capt
     ranks = join_ranks(None, r.parallel.timeout)
     def bar(name): return Bar(name) if ranks.main else None
     setup = set_up(r, folder, there, report=bar('encode'))
-    def strips(pipe, step): draw_strips(pipe, setup.examples, folder/'samples'/f'{step:06}.png', f'step {step}')
+    def strips(pipe, step):
+        path = folder/'samples'/f'{step:06}.png'
+        draw_strips(pipe, setup.examples, path, f'step {step}')
     try: done = run_setup(setup, folder, there, bar(r.run.name), strips)
     except KeyboardInterrupt as e:
         said = str(e).split(';')[0]
-        hint = f'{said}; go on with: stiv train {folder} --resume' if said else 'stopped before the first step'
+        hint = 'stopped before the first step'
+        if said: hint = f'{said}; go on with: stiv train {folder} --resume'
         raise KeyboardInterrupt(hint) from None
     if done.pipeline: strips(done.pipeline, r.run.n_steps)
     return done, setup.examples.captions[0] if setup.examples else ''
@@ -169,13 +175,13 @@ def _run(r, folder:Path, resume:bool) -> tuple: # the finished `Run`, and a capt
 # %% ../../nbs/975_runs.ipynb #d98b973d
 @command('stiv plan stiv-256-m --gpu h100 --gpus 64')
 def cmd_plan(
-    recipe:str,       # a recipe's name, a YAML file, or the folder of a run. Any field can follow as --part.field
+    recipe:str,       # a recipe, a YAML file, or a run's folder; fields can follow as --part.field
     gpu:str='h200',   # b200, h200, h100, a100, l40s, 4090 or 3090
     gpus:int=1,       # number of GPUs
     mfu:float=.35,    # share of the GPU's peak that is reached
     **fields,
 ):
-    "Says before the launch what a run will cost: parameters, memory, FLOPs, hours, and what to change"
+    "Says before the launch what a run will cost: memory, FLOPs, hours, and what to change"
     from stiv_nb.train.planner import plan
     from stiv_nb.train.setup import open_recipe
     print(plan(changed(open_recipe(recipe), fields), gpu, gpus, mfu))
@@ -231,7 +237,8 @@ def cmd_progressive(
             if (path/'pipeline').is_dir():
                 if join_ranks().main: print(f'{stage}: done')
                 continue
-            r = change(r, run__start=here(r.run.start), run__start_temporal=here(r.run.start_temporal))
+            start, temporal = here(r.run.start), here(r.run.start_temporal)
+            r = change(r, run__start=start, run__start_temporal=temporal)
             done, _ = _run(changed(r, fields), path, True)
             if done.pipeline: print(f'{stage}: loss {done.loss:.3f} after {done.seconds:.0f} s')
             join_ranks().barrier()  # the next stage starts from what the first rank has written

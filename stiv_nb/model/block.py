@@ -82,7 +82,7 @@ class BlockConfig:
     temporal:bool = True     # has temporal attention; False for text-to-image
     qk_norm:bool = True      # RMSNorm on queries and keys
     gain:Literal['learned', 'one'] = 'learned' # of ungated branches: learned (ours), 1 (paper)
-    modulation:Literal['shared', 'per_block'] = 'shared' # one AdaLN for all (paper), each its own (DiT)
+    modulation:Literal['shared', 'per_block'] = 'shared' # one AdaLN (paper), or one each (DiT)
     causal:bool = False      # temporal attention looks back only (STIV Fig. 6a: it hurts)
 
     def __post_init__(self):

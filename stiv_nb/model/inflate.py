@@ -9,7 +9,6 @@ __all__ = ['StartReport', 'check_start', 'start_from', 'temporal_names', 'take_t
 from dataclasses import dataclass, field, fields, replace
 
 import torch
-from torch import nn
 
 from .cubify import inflate_in, inflate_out
 from .dit import DiT, ModelConfig

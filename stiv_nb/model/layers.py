@@ -9,7 +9,7 @@ __all__ = ['Linear', 'starting_weights', 'start_weights']
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.random import name_seed
 

@@ -8,7 +8,7 @@ __all__ = ['Task', 'TASKS', 'replace_frames', 'ModelInput', 'model_input', 'give
 
 # %% ../../nbs/500_condition.ipynb #a9082392
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F

@@ -7,7 +7,7 @@ __all__ = ['Mode', 'MODES', 'Solver', 'Pass', 'SamplingConfig', 'guided_velocity
 
 # %% ../../nbs/530_sampler.ipynb #5221428d
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor

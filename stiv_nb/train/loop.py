@@ -56,7 +56,8 @@ class _Loop:
     def go(self):
         "All steps"
         trainer, run = self.trainer, self.run
-        with StopAsked() as stop, contextlib.closing(self.watchdog), contextlib.closing(trainer.fetcher):
+        closing = contextlib.closing
+        with StopAsked() as stop, closing(self.watchdog), closing(trainer.fetcher):
             while trainer.step < run.n_steps:
                 self.watchdog.note(trainer.step, 'compute')
                 trainer.train_step()
@@ -76,7 +77,8 @@ class _Loop:
         if self.files: self.files.log(line)
         else: self.metrics.append(line)
         if self.report and self.trainer.ranks.main:
-            self.report(self.trainer.step, self.run.n_steps, **{k: v for k, v in line.items() if k != 'step'})
+            values = {k: v for k, v in line.items() if k != 'step'}
+            self.report(self.trainer.step, self.run.n_steps, **values)
 
     def save(self):
         "A checkpoint"
@@ -109,7 +111,9 @@ def run_setup(
     loop = _Loop(trainer, folder, report, on_sample)
     loop.go()
     pipe = trainer.pipeline()
-    if pipe: pipe.notes = dict(recipe=dataclasses.asdict(setup.recipe), start=vars(trainer.start_report))
+    if pipe:
+        recipe = dataclasses.asdict(setup.recipe)
+        pipe.notes = dict(recipe=recipe, start=vars(trainer.start_report))
     if loop.files: pipe.save(loop.folder/'pipeline')
     return Run(setup.recipe, loop.folder, pipe, loop.metrics, time.time() - begun)
 
@@ -125,7 +129,7 @@ def train(
     on_sample=None,  # called as on_sample(pipeline, step) every `run.sample_every` steps
     device=None,                   # None: the best there is
 ) -> Run:
-    "Trains a recipe to its last step, on all ranks of `torchrun`; Ctrl-C or SIGTERM leaves a checkpoint"
+    "Trains a recipe to its last step, on all ranks of `torchrun`; Ctrl-C leaves a checkpoint"
     if resume is None: resume = bool(folder and checkpoints(Path(folder)/'checkpoints'))
     setup = set_up(recipe, folder, resume, vae, text, data, start, device)
     return run_setup(setup, folder, resume, report, on_sample)

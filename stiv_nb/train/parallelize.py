@@ -68,13 +68,14 @@ def _shard(model, blocks, mesh, precision):
     return fully_shard(model, mesh=mesh, mp_policy=policy)
 
 def parallelize(
-    model:nn.Module,      # with `blocks` and `unmasked_blocks`; of several ranks: on the meta device
+    model:nn.Module,      # with `blocks` and `unmasked_blocks`; on the meta device if sharded
     config:ParallelConfig, # of the recipe
     ranks:Ranks,          # processes of the run
 ) -> nn.Module:           # the same model; sharded, it has no values yet: see `load_sharded`
     "Checkpoints activations, compiles and shards a model, in this order"
     blocks = [*model.blocks, *model.unmasked_blocks]
-    for block in blocks: block.forward = checkpoint_activations(block.forward, config.activation_checkpointing)
+    policy = config.activation_checkpointing
+    for block in blocks: block.forward = checkpoint_activations(block.forward, policy)
     if config.compile and can_compile(ranks.device):
         # all models of a process share the blocks' code; stages soon use up the default of 8
         torch._dynamo.config.recompile_limit = 64

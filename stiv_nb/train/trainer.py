@@ -186,7 +186,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict: # "val_loss", and "val_by_time" at (i + 1/2)/8
-        "Squared error of the velocity on the validation clips at eight fixed times, nothing dropped"
+        "Squared error of the velocity on validation clips at eight fixed times, nothing dropped"
         r, ranks = self.recipe, self.ranks
         n = len(self.val) // ranks.size * ranks.size
         if not n:
@@ -246,7 +246,8 @@ class Trainer:
     ):
         "Writes a checkpoint; all ranks call"
         sums = self.ranks.all_reduce(self.sums.to_vector()).tolist()
-        notes = dict(recipe=to_yaml(self.recipe), step=self.step, sums=sums, norm_mean=self.norm_mean)
+        recipe = to_yaml(self.recipe)
+        notes = dict(recipe=recipe, step=self.step, sums=sums, norm_mean=self.norm_mean)
         save_checkpoint(folder, self.step, self.state(), notes, self.ranks, keep_last)
 
     def load(self,
