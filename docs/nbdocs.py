@@ -5,7 +5,7 @@
     python docs/nbdocs.py site            # build _site/site
 
 nbdev's processors do what they do for its own sites: directives, front matter, show_doc, links of
-`backticked` names. The Markdown is written here, and Zensical makes a site of it that works offline.
+`backticked` names. The Markdown is written here; Zensical makes a site of it that works offline.
 """
 import argparse
 import ast
@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -30,16 +31,54 @@ from nbdev.doclinks import nbglob
 from nbdev.processors import FilterDefaults, exec_show_docs, rm_export
 
 def_names = processors._def_names
-processors._def_names = lambda *args: def_names(*args)[::-1]   # nbdev inserts them behind their cell one by one: the last would stand first
+
+
+def in_order(*args):
+    "Names of a cell; nbdev inserts them behind it one by one, so the last would stand first"
+    return def_names(*args)[::-1]
+
+
+processors._def_names = in_order
 
 CFG = get_config()
 ROOT = CFG.config_path
 HERE = Path(__file__).parent
 DOC_URL = f"{CFG.doc_host}{CFG.doc_baseurl}/"    # what nbdev's links of symbols start with
 BLOB_URL = f"{CFG.git_url}/blob/{CFG.branch}/"   # files that are no page of the site
-PARTS = {1: "See", 2: "Flow", 3: "Text to image", 4: "Text to video", 5: "STIV",
-         6: "Training", 7: "Applications", 8: "Evaluation", 9: "Lab"}
-MEDIA = {"image/gif": "gif", "image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg", "video/mp4": "mp4", "video/webm": "webm"}
+# The number plan: from which number on, the shelf and the part. Numbers need not be dense.
+PLAN = [
+    (0, "Handbook", "Core"),
+    (50, "Course", "See"),
+    (130, "Handbook", "Files and streams"),
+    (180, "Course", "Codec"),
+    (190, "Handbook", "Files and streams"),
+    (200, "Course", "Flow"),
+    (300, "Course", "The model"),
+    (365, "Handbook", "Counting and planning"),
+    (370, "Course", "The model"),
+    (500, "Course", "STIV"),
+    (590, "Handbook", "Training at scale"),
+    (595, "Course", "Training"),
+    (630, "Handbook", "Training at scale"),
+    (660, "Course", "Training"),
+    (690, "Handbook", "Counting and planning"),
+    (700, "Course", "Judged by samples"),
+    (750, "Course", "Applications"),
+    (800, "Course", "Lab"),
+    (850, "Handbook", "Data engine"),
+    (900, "Handbook", "Benchmarks"),
+    (950, "Handbook", "Command line"),
+]
+WIDTH = 100   # characters of code that a page shows without scrolling: see assets/nb.css
+SHELVES = ["Course", "Handbook"]   # in the order of the sidebar
+MEDIA = {
+    "image/gif": "gif",
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/svg+xml": "svg",
+    "video/mp4": "mp4",
+    "video/webm": "webm",
+}
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -50,6 +89,7 @@ LINK = re.compile(r"(\]\(|\b(?:href|src)=[\"'])(?![a-z]+:|#|/)([^)\s\"'#]+)(#[^)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.S)
 FENCE = re.compile(r"^(\s*)(```+)[^\n]*\n.*?^\1\2$", re.M | re.S)
 SYMBOL = re.compile(r"\[(`[^`\n]+`)\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^( *)(```+)(\w*)\n(.*?)^\1\2$", re.M | re.S)   # indent, ticks, language, code
 HEADING_ID = re.compile(r"^#+ .*\{#([\w.]+)\}$", re.M)
 
 
@@ -60,28 +100,45 @@ class DocsError(Exception):
 # --- pages and navigation
 
 def page(fn):
-    "The page of a notebook: its name without the number, which is where nbdev's links of symbols point"
+    "The page of a notebook: its name without the number, where nbdev's links of symbols point"
     return re.sub(r"^\d+[a-zA-Z0-9]*_", "", Path(fn).stem.lower())
+
+
+def number(fn):
+    "The number that a notebook's name starts with"
+    return int(fn.name[:3])
+
+
+def place(n):
+    "Shelf and part of number `n`: the last entry of the plan that starts at `n` or below"
+    return [(shelf, part) for first, shelf, part in PLAN if first <= n][-1]
 
 
 def notebooks():
     "Path of every notebook of nbs/, in reading order"
-    fns = sorted(map(Path, nbglob()))
     seen = {"index": ROOT / "index.ipynb"}
-    for fn in fns:
-        if not re.match(r"[1-9]\d_", fn.name):
-            raise DocsError(f"{fn.name}: a notebook's name starts with a number from 10 to 99 and _; its first digit is its part")
-        if (p := page(fn)) in seen: raise DocsError(f"{fn.name} and {seen[p].name} would both be page {p}.html: rename one")
-        seen[p] = fn
-    return fns
+    numbers = {}
+    for fn in sorted(map(Path, nbglob())):
+        if not re.match(r"\d{3}_", fn.name):
+            raise DocsError(f"{fn.name}: a notebook's name starts with three digits and _")
+        twin = seen.setdefault(page(fn), fn)
+        if twin != fn:
+            raise DocsError(f"{fn.name} and {twin.name} would both be page {page(fn)}: rename one")
+        twin = numbers.setdefault(number(fn), fn)
+        if twin != fn: raise DocsError(f"{fn.name} and {twin.name} have the same number")
+    return list(numbers.values())
 
 
 def navigation(titles):
     "The nav of mkdocs.yml: `titles` maps a notebook's path to its H1"
-    nav, parts = [{"Home": "index.md"}], {}
+    parts = {(shelf, part): [] for _, shelf, part in PLAN}   # in the order of the plan
     for fn, title in titles.items():
-        parts.setdefault(int(fn.name[0]), []).append({f"{fn.name[:2]} {title}": f"{page(fn)}.md"})
-    return nav + [{f"{i} {PARTS[i]}": pages} for i, pages in sorted(parts.items())]
+        parts[place(number(fn))].append({f"{fn.name[:3]} {title}": f"{page(fn)}.md"})
+    nav = [{"Home": "index.md"}]
+    for shelf in SHELVES:
+        groups = [{part: pages} for (s, part), pages in parts.items() if s == shelf and pages]
+        if groups: nav.append({shelf: groups})
+    return nav
 
 
 # --- cells to Markdown
@@ -96,7 +153,7 @@ def fence(text, lang):
 
 
 def keep_exports(cell):
-    "Mark exported code, which nbdev's sites leave out, so that a page shows it folded under its signature"
+    "Mark exported code, which nbdev's sites leave out: a page shows it folded under its signature"
     found = cell.directives_ or {}
     if cell.cell_type != "code" or "export" not in found or "hide" in found: return
     if re.search(r"^\s*(def|class|@|[\w.]+(:\w+)? *=)", cell.source, re.M):
@@ -105,12 +162,16 @@ def keep_exports(cell):
 
 
 class Signatures(exec_show_docs):
-    "Run what show_doc needs: exports, show_doc cells, and cells of imports alone; nbdev would also run tests that import"
+    """Run what show_doc needs: exports, show_doc cells, and cells of imports alone.
+
+    nbdev would also run tests that import.
+    """
     def __call__(self, cell):
         if cell.cell_type != "code" or not cell.source: return
-        found, tree = cell.directives_ or {}, cell.parsed_() or []
+        exported = (cell.directives_ or {}).keys() & {"export", "exports", "exporti"}
+        tree = cell.parsed_() or []
         only_imports = tree and all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in tree)
-        if only_imports or "show_doc(" in cell.source or found.keys() & {"export", "exports", "exporti"}: super().__call__(cell)
+        if only_imports or "show_doc(" in cell.source or exported: super().__call__(cell)
 
 
 class Processors(FilterDefaults):
@@ -124,7 +185,9 @@ class Processors(FilterDefaults):
 class Page:
     "One notebook as Markdown, `text`, with the files it shows, `files`"
     def __init__(self, fn, readme=False):
-        self.fn, self.readme, self.files = fn, readme, {}
+        self.fn = fn
+        self.readme = readme
+        self.files = {}
         nb = read_nb(fn)
         state = nb.metadata.get("widgets", {}).get(STATE)
         os.chdir(fn.parent)  # where a notebook's relative paths start
@@ -132,19 +195,22 @@ class Page:
         except Exception as e: raise DocsError(f"{fn.name}: {e}\n{e.__cause__ or ''}") from e
         front = getattr(nb, "frontmatter_", {})
         self.title = str(front.get("title", page(fn)))
-        parts = [f"# {self.title}\n"] + [f"> {front['description']}\n"] * ("description" in front)
+        parts = [f"# {self.title}\n"]
+        if "description" in front: parts.append(f"> {front['description']}\n")
         parts += [self.cell(c) for c in self.ordered(nb.cells)]
         text = re.sub(r"\n{3,}", "\n\n", "\n".join(filter(None, parts)))
         # nbdev links names in signatures too, but a code block shows the link's Markdown
         text = FENCE.sub(lambda m: SYMBOL.sub(r"\1", m[0]), text)
-        self.text = (self.for_readme(text) if readme else self.for_site(text, state)).rstrip() + "\n"
+        text = self.for_readme(text) if readme else self.for_site(text, state)
+        self.text = text.rstrip() + "\n"
 
     @staticmethod
     def ordered(cells):
         "Cells to show; a signature comes before the exported code that it documents"
-        cells = [c for c in cells if c.get("source") is not None and c.cell_type != "raw" and "AUTOGENERATED" not in c.source]
         out = []
         for c in cells:
+            if c.get("source") is None or c.cell_type == "raw": continue
+            if "AUTOGENERATED" in c.source: continue
             at = len(out)
             if getattr(c, "has_sd", False):
                 while at and (getattr(out[at-1], "folded", False)): at -= 1
@@ -154,7 +220,8 @@ class Page:
     def cell(self, c):
         "`c` as Markdown"
         if c.cell_type == "markdown": return self.relink(c.source) + "\n"
-        lines, opts = c.source.splitlines(), {}
+        lines = c.source.splitlines()
+        opts = {}
         while lines and (m := OPTION.match(lines[0])):
             opts[m[1]] = m[2].strip("\"'")
             lines.pop(0)
@@ -162,26 +229,32 @@ class Page:
         code = "\n".join(lines).strip("\n")
         shown = fence(code, "python") if code and opts.get("echo") != "false" else ""
         if getattr(c, "folded", False): shown = self.fold(shown, len(code.splitlines()))
-        outputs = [self.output(o) for o in c.get("outputs", [])] if opts.get("output") != "false" else []
+        outputs = []
+        if opts.get("output") != "false": outputs = [self.output(o) for o in c.get("outputs", [])]
         return "\n".join(filter(None, [shown, *outputs]))
 
     def fold(self, block, n_lines):
         if self.readme: return block
-        inside = "".join(f"    {line}\n" if line else "\n" for line in block.splitlines())
+        inside = textwrap.indent(block, "    ")
         return f'??? quote "The code: {n_lines} line{"s" * (n_lines != 1)}"\n\n{inside}'
 
     def output(self, o):
         "Output `o` as Markdown; pictures and clips become files"
-        if o.output_type == "stream": return fence(joined(o.text), "text") if o.name == "stdout" else ""
-        if o.output_type == "error": raise DocsError(f"{self.fn.name} has a saved error, {o.ename}: run it again with docs/run_nbs.py")
+        if o.output_type == "stream":
+            return fence(joined(o.text), "text") if o.name == "stdout" else ""
+        if o.output_type == "error":
+            raise DocsError(f"{self.fn.name} has a saved error, {o.ename}: "
+                            f"run it again with docs/run_nbs.py")
         data = {k: v if isinstance(v, dict) else joined(v) for k, v in o.data.items()}
         if VIEW in data and not self.readme:
-            return f'<div class="nbout"><script type="{VIEW}">{json.dumps(data[VIEW])}</script></div>\n'
+            view = f'<script type="{VIEW}">{json.dumps(data[VIEW])}</script>'
+            return f'<div class="nbout">{view}</div>\n'
         if "text/html" in data and not self.readme: return self.html(data["text/html"])
-        for mime in MEDIA:
+        for mime, ext in MEDIA.items():
             if mime in data:
-                raw = data[mime]
-                return f"![output]({self.add(raw.encode() if mime.endswith('xml') else base64.b64decode(raw), MEDIA[mime])})\n"
+                is_text = mime.endswith("xml")
+                raw = data[mime].encode() if is_text else base64.b64decode(data[mime])
+                return f"![output]({self.add(raw, ext)})\n"
         if "text/markdown" in data: return data["text/markdown"] + "\n"
         if "text/latex" in data: return data["text/latex"] + "\n"
         return fence(data["text/plain"], "text") if "text/plain" in data else ""
@@ -200,12 +273,15 @@ class Page:
         return name
 
     def relink(self, text):
-        "`text` with relative links, outside code, pointed at pages, copied pictures or the repository"
+        "`text` with relative links outside code pointed at pages, pictures or the repository"
         if self.readme: return text
-        return "".join(s if i % 2 else LINK.sub(self.target, s) for i, s in enumerate(CODE.split(text)))
+        pieces = CODE.split(text)   # text and code, by turns
+        pieces[::2] = [LINK.sub(self.target, s) for s in pieces[::2]]
+        return "".join(pieces)
 
     def target(self, m):
-        path, anchor = unquote(m[2]), (m[3] or "").lower()
+        path = unquote(m[2])
+        anchor = (m[3] or "").lower()
         if not m[1].startswith("](") and not path.strip("./"): return m[0]
         fn = (self.fn.parent / path).resolve()
         if not fn.is_relative_to(ROOT) or not fn.exists():
@@ -222,16 +298,20 @@ class Page:
     def for_readme(self, text):
         "Links of symbols lead to the notebooks, which need no published site"
         fns = {page(f): f"nbs/{f.name}" for f in notebooks()}
-        text = re.sub(re.escape(DOC_URL) + r"([\w/.-]*?)\.html(#[\w.]+)?", lambda m: fns.get(m[1], m[0]), text)
-        return f"<!-- Made from index.ipynb by docs/nbdocs.py: do not edit. -->\n\n{SOURCE_LINK.sub('', text)}"
+        symbol = re.escape(DOC_URL) + r"([\w/.-]*?)\.html(#[\w.]+)?"
+        text = re.sub(symbol, lambda m: fns.get(m[1], m[0]), text)
+        note = "<!-- Made from index.ipynb by docs/nbdocs.py: do not edit. -->"
+        return f"{note}\n\n{SOURCE_LINK.sub('', text)}"
 
     def for_site(self, text, state):
         text = SOURCE_LINK.sub("{.nbsrc}", text).replace("#LNone", "")
         # nbdev's links of symbols are in lower case, so the headings get such ids
-        text = re.sub(r"(\{\.nbsrc\}\n\n#+ )(\S+)\n", lambda m: f"{m[1]}{m[2]} {{#{m[2].lower()}}}\n", text)
+        heading = r"(\{\.nbsrc\}\n\n#+ )(\S+)\n"
+        text = re.sub(heading, lambda m: f"{m[1]}{m[2]} {{#{m[2].lower()}}}\n", text)
         text = re.sub(re.escape(DOC_URL) + r"([\w/.-]*?)\.html", r"\1.md", text)
         if state and VIEW in text:
-            text += f'\n<script type="{STATE}">{json.dumps(state)}</script>\n'.replace("</", "<\\/").replace("<\\/script>\n", "</script>\n")
+            held = json.dumps(state).replace("</", "<\\/")
+            text += f'\n<script type="{STATE}">{held}</script>\n'
             text += '<script src="assets/embed.js"></script>\n'
         return text
 
@@ -242,7 +322,9 @@ class Links(HTMLParser):
     "Every id of a page, and every address that it links to or loads"
     def __init__(self, fn):
         super().__init__()
-        self.ids, self.links, self.loads = set(), [], []
+        self.ids = set()
+        self.links = []
+        self.loads = []
         self.feed(fn.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
@@ -250,12 +332,13 @@ class Links(HTMLParser):
         self.ids |= {attrs[k] for k in ("id", "name") if attrs.get(k)}
         if src := attrs.get("src"): self.loads.append(src)
         if href := attrs.get("href"):
-            loads = tag == "link" and not {"canonical", "prev", "next", "alternate"} & set((attrs.get("rel") or "").split())
+            only_named = {"canonical", "prev", "next", "alternate"}
+            loads = tag == "link" and not only_named & set((attrs.get("rel") or "").split())
             (self.loads if loads else self.links).append(href)
 
 
 def check_site(site):
-    "Raise `DocsError` where a page of `site` has a broken link or loads something from another host"
+    "Raise `DocsError` where a page of `site` has a broken link or loads from another host"
     pages = {fn: Links(fn) for fn in site.rglob("*.html")}
     bad = []
     for fn, p in pages.items():
@@ -266,14 +349,27 @@ def check_site(site):
             if u.scheme or u.netloc or fn.name == "404.html": continue
             to = (fn.parent / unquote(u.path)).resolve() if u.path else fn
             if to.is_dir(): to = to / "index.html"
-            if not to.exists(): bad.append(f"{where} links to {url[:80]}, which does not exist")
-            elif u.fragment and to in pages and unquote(u.fragment) not in pages[to].ids | {"__top", "__tabbed"}:
-                bad.append(f"{where} links to {url[:80]}, which has no such heading")
+            if not to.exists():
+                bad.append(f"{where} links to {url[:80]}, which does not exist")
+            elif u.fragment and to in pages:
+                if unquote(u.fragment) not in pages[to].ids | {"__top", "__tabbed"}:
+                    bad.append(f"{where} links to {url[:80]}, which has no such heading")
     if bad: raise DocsError("\n".join(dict.fromkeys(bad)))
 
 
+def check_width(pages):
+    "Raise `DocsError` where a page's code, signatures included, is wider than its column"
+    bad = []
+    for fn, p in pages.items():
+        for indent, _, language, code in BLOCK.findall(p.text):
+            if language == "text": continue   # what a cell has printed
+            lines = (line.removeprefix(indent) for line in code.splitlines())
+            bad += [f"{fn.name}: {line}" for line in lines if len(line) > WIDTH]
+    if bad: raise DocsError("\n".join([f"code of more than {WIDTH} characters a line:", *bad]))
+
+
 def land(text, ids):
-    "`text` with each link of a symbol on a heading that exists: `Class.method` may only have its class's"
+    "`text` with each link of a symbol on a heading that exists: a method's may be its class's"
     def retarget(m):
         name, _, symbol = m[2].partition("#")
         if name not in ids or not symbol: return m[0]
@@ -292,14 +388,14 @@ def readme(check):
     "Write README.md and its pictures, or with `check` say what is out of date"
     home = Page(ROOT / "index.ipynb", readme=True)
     files = {"README.md": home.text.encode(), **home.files}
-    stale = [n for n, raw in files.items() if not (ROOT / n).exists() or (ROOT / n).read_bytes() != raw]
-    folder = ROOT / "index_files"
-    extra = [f for f in folder.glob("*") if f.relative_to(ROOT).as_posix() not in files]
-    if check:
-        names = stale + [f.relative_to(ROOT).as_posix() for f in extra]
-        if names: raise DocsError(f"out of date: {', '.join(names)}; run: python docs/nbdocs.py readme")
-        return
-    for f in extra: f.unlink()
+    present = [ROOT / "README.md", *(ROOT / "index_files").glob("*")]
+    before = {f.relative_to(ROOT).as_posix(): f.read_bytes() for f in present if f.exists()}
+    stale = [name for name in sorted(files.keys() | before.keys())
+             if files.get(name) != before.get(name)]
+    if check and stale:
+        raise DocsError(f"out of date: {', '.join(stale)}; run: python docs/nbdocs.py readme")
+    if check: return
+    for name in before.keys() - files.keys(): (ROOT / name).unlink()
     write(ROOT, files)
 
 
@@ -309,14 +405,17 @@ def site():
     shutil.rmtree(work, ignore_errors=True)
     fns = [ROOT / "index.ipynb", *notebooks()]
     pages = {fn: Page(fn) for fn in fns}
+    check_width(pages)
     ids = {f"{page(fn)}.md": set(HEADING_ID.findall(p.text)) for fn, p in pages.items()}
-    for fn, p in pages.items(): write(work / "docs", {**p.files, f"{page(fn)}.md": land(p.text, ids).encode()})
+    for fn, p in pages.items():
+        write(work / "docs", {**p.files, f"{page(fn)}.md": land(p.text, ids).encode()})
     shutil.copytree(HERE / "assets", work / "docs/assets")
     conf = yaml.safe_load((HERE / "mkdocs.yml").read_text(encoding="utf-8"))
     conf["nav"] = navigation({fn: p.title for fn, p in pages.items() if fn != fns[0]})
-    (work / "mkdocs.yml").write_text(yaml.safe_dump(conf, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    done = subprocess.run([sys.executable, "-m", "zensical", "build", "-f", "mkdocs.yml", "--strict"], cwd=work,
-                          capture_output=True, text=True)
+    text = yaml.safe_dump(conf, sort_keys=False, allow_unicode=True)
+    (work / "mkdocs.yml").write_text(text, encoding="utf-8")
+    build = [sys.executable, "-m", "zensical", "build", "-f", "mkdocs.yml", "--strict"]
+    done = subprocess.run(build, cwd=work, capture_output=True, text=True)
     if done.returncode:
         said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr.split("Traceback")[0])
         raise DocsError(f"zensical stopped:\n{said.strip()}")
@@ -325,7 +424,8 @@ def site():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["readme", "site"])
     parser.add_argument("--check", action="store_true", help="with readme: write nothing")
     args = parser.parse_args()

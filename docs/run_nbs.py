@@ -1,11 +1,12 @@
 """Run notebooks in a real kernel and save their outputs and widget state.
 
     python docs/run_nbs.py                              # every notebook that has saved outputs
-    python docs/run_nbs.py nbs/11_shapes.ipynb          # this one
-    python docs/run_nbs.py --flags slow nbs/62_x.ipynb  # its `#| slow` cells too
+    python docs/run_nbs.py nbs/110_shapes.ipynb         # this one
+    python docs/run_nbs.py --flags slow nbs/670_loop.ipynb   # its `#| slow` cells too
 
-As nbdev_test does, it skips `#| eval: false` cells and those with a flag of settings.ini's tst_flags;
-a skipped cell keeps the outputs it has. A second run on the same machine gives the same file.
+As nbdev_test does, it skips `#| eval: false` cells and those with a flag of settings.ini's
+tst_flags; a skipped cell keeps the outputs it has. A second run on the same machine gives the same
+file.
 """
 import argparse
 import os
@@ -38,7 +39,8 @@ class Client(NotebookClient):
         return found.get("eval:", [""])[:1] == ["false"] or bool(self.flags & found.keys())
 
     async def async_execute_cell(self, cell, cell_index, **kwargs):
-        return cell if self.skips(cell) else await super().async_execute_cell(cell, cell_index, **kwargs)
+        if self.skips(cell): return cell
+        return await super().async_execute_cell(cell, cell_index, **kwargs)
 
 
 def drop_stderr(cell):
@@ -50,7 +52,8 @@ def drop_stderr(cell):
 
 def run(fn, flags, timeout):
     "Execute `fn` and save it, with widget ids numbered in the order of creation"
-    start, nb = time.time(), nbformat.read(fn, 4)
+    start = time.time()
+    nb = nbformat.read(fn, 4)
     client = Client(nb, timeout=timeout, kernel_name="python3", coalesce_streams=True,
                     resources={"metadata": {"path": str(fn.parent)}},
                     extra_arguments=["--log-level=ERROR"])  # ipykernel 7 warns about its TCP ports
@@ -59,7 +62,8 @@ def run(fn, flags, timeout):
     for c in nb.cells:
         if c.cell_type != "code": continue
         # a widget needs the state of the run that made it, so a skipped cell can't keep one
-        c.outputs = [o for o in c.outputs if VIEW not in o.get("data", {})] if client.skips(c) else []
+        kept = c.outputs if client.skips(c) else []
+        c.outputs = [o for o in kept if VIEW not in o.get("data", {})]
     client.execute()
     for c in nb.cells:
         c.metadata.pop("execution", None)
@@ -68,7 +72,8 @@ def run(fn, flags, timeout):
     state = nb.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
     for i, key in enumerate(state): text = text.replace(key, f"{i:032x}")
     nb = nbformat.reads(text, 4)
-    if not any(VIEW in o.get("data", {}) for c in nb.cells for o in c.get("outputs", [])): nb.metadata.pop("widgets", None)
+    outputs = [o for c in nb.cells for o in c.get("outputs", [])]
+    if not any(VIEW in o.get("data", {}) for o in outputs): nb.metadata.pop("widgets", None)
     nbformat.write(nb, fn)
     nbdev_clean(str(fn))
     print(f"{fn}: {time.time() - start:.1f} s, {fn.stat().st_size / 1e3:.0f} kB", flush=True)
@@ -78,20 +83,25 @@ def has_outputs(fn): return any(c.get("outputs") for c in nbformat.read(fn, 4).c
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("nbs", nargs="*", type=Path, help="notebooks; none = all that have saved outputs")
-    parser.add_argument("--flags", default="", help="flags to run although settings.ini's tst_flags names them")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nbs", nargs="*", type=Path,
+                        help="notebooks; none = all that have saved outputs")
+    parser.add_argument("--flags", default="",
+                        help="flags to run although settings.ini's tst_flags names them")
     parser.add_argument("--timeout", type=int, default=600, help="seconds for one cell")
     args = parser.parse_args()
     # one thread count everywhere: sums in another order change the last digits of what is printed
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     os.environ.setdefault("PYTHONHASHSEED", "0")
     root = get_config().config_path
-    nbs = args.nbs or [f for f in [root / "index.ipynb", *sorted(map(Path, nbglob()))] if f.exists() and has_outputs(f)]
-    if missing := [str(f) for f in nbs if not f.exists()]: sys.exit(f"no such notebook: {', '.join(missing)}")
+    every = [root / "index.ipynb", *sorted(map(Path, nbglob()))]
+    nbs = args.nbs or [f for f in every if f.exists() and has_outputs(f)]
+    missing = [str(f) for f in nbs if not f.exists()]
+    if missing: sys.exit(f"no such notebook: {', '.join(missing)}")
     flags = frozenset(get_config().tst_flags.split()) - set(args.flags.split())
     for fn in nbs:
-        fn = fn.resolve().relative_to(Path.cwd()) if fn.resolve().is_relative_to(Path.cwd()) else fn
+        if fn.resolve().is_relative_to(Path.cwd()): fn = fn.resolve().relative_to(Path.cwd())
         try: run(fn, flags, args.timeout)
         except CellExecutionError as e: sys.exit(f"{fn} failed and was not saved:\n{e}")
 

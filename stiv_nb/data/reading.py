@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_motion', 'read_camera', 'Track', 'look']
 
-# %% ../../nbs/115_reading.ipynb #9eb584ef
+# %% ../../nbs/115_reading.ipynb #c0d254aa
 import math
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from .drawing import SHAPE_AREAS
 from .motion import CAMERAS, MOTION_TABLE, MOTIONS, PAN, SPEEDS, SWELLS, WINDOW
 from .objects import SEEN, Objects, find_objects, measure, shape_fit
 
-# %% ../../nbs/115_reading.ipynb #3a516418
+# %% ../../nbs/115_reading.ipynb #523a1bb6
 class _Line(NamedTuple):
     "A straight line through what was measured in each frame, in units of the slowest motion"
     slope:Tensor     # (r, k) per base frame, in the units of what was measured
@@ -136,7 +136,7 @@ def _ground_looks(clips:Tensor, ground:Tensor) -> Tensor:
     square = (ground[:, :, None] * clips.square()).sum((-1, -2)) / n
     return torch.cat([mean, (square - mean.square()).clamp(min=0).sqrt()], -1)
 
-# %% ../../nbs/115_reading.ipynb #dbb95928
+# %% ../../nbs/115_reading.ipynb #e27629dc
 def look(
     clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
     stride:int=1, # base frames per frame: the first motion lasts 8 base frames

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['compare', 'steadiness', 'quality_scores', 'semantic_scores', 'i2v_scores']
 
-# %% ../../nbs/118_scores.ipynb #449c517d
+# %% ../../nbs/118_scores.ipynb #d806d29b
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -75,7 +75,7 @@ def _step_and_jerk(found:dict, stride:int) -> tuple[Tensor, Tensor]:
     jerk = bend.norm(dim=-1).mean(-1).nan_to_num() / 2
     return step * there / stride, jerk * there
 
-# %% ../../nbs/118_scores.ipynb #c89d720b
+# %% ../../nbs/118_scores.ipynb #3bc2a886
 _HALF = 'dynamic_degree' # counts half, as in VBench
 
 def quality_scores(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TIME', 'NOISE', 'DROP_TEXT', 'DROP_IMAGE', 'PATCHES', 'FRAME', 'Draws', 'make_draws', 'stiv_loss']
 
-# %% ../../nbs/510_loss.ipynb #e2d4b117
+# %% ../../nbs/510_loss.ipynb #01df6525
 from typing import NamedTuple
 
 from torch import Tensor
@@ -18,7 +18,7 @@ from ..model.maskdit import choose_patches
 from .condition import ConditionConfig, choose_given, drop_text
 from .condition import loss_weight, model_input
 
-# %% ../../nbs/510_loss.ipynb #b6d0ff11
+# %% ../../nbs/510_loss.ipynb #2435874a
 # what a random number of a step is for
 TIME, NOISE, DROP_TEXT, DROP_IMAGE, PATCHES, FRAME = range(1, 7)
 
@@ -52,7 +52,7 @@ def make_draws(
         drop_text=uniform(DROP_TEXT) < condition.p_drop_text,
         keep=choose_patches(u_patches, p_drop_patches) if p_drop_patches else None)
 
-# %% ../../nbs/510_loss.ipynb #f4a76ed7
+# %% ../../nbs/510_loss.ipynb #a5d8d353
 def stiv_loss(
     model,               # a `DiT`
     z1:Tensor,           # (b, f, c, h, w) clean latents

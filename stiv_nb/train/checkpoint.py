@@ -40,6 +40,7 @@ def _failure(phase):
     try: phase()
     except (Exception, CheckpointException) as e: return e
 
+# %% ../../nbs/650_checkpoint.ipynb #841da52b
 def save_checkpoint(
     folder,          # where the run keeps its checkpoints; made if it isn't there
     step:int,        # steps done

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from ..stiv.pipeline import Pipeline
 from .checkpoint import RunFolder, StopAsked, checkpoints
-from .latents import Latents, fake_latents
+from .latents import Latents
 from .recipe import Recipe, to_yaml
-from .ranks import join_ranks, rank_slots
-from .setup import Encoders, RunSetup, set_up
-from .trainer import Sums, Trainer
+from .setup import RunSetup, set_up
+from .trainer import Sums, Trainer, fake_trainer
 from .watchdog import Watchdog
 
 # %% ../../nbs/670_loop.ipynb #4b61d2ed
@@ -137,10 +136,7 @@ def rehearse(
     device=None,   # None: the best there is
 ) -> dict:         # metrics of the second step
     "Builds a run as it will be, with all its ranks, and takes two steps on fake data"
-    ranks = join_ranks(device, recipe.parallel.timeout)
-    rank_slots(recipe.run.batch, ranks, recipe.parallel.accumulate)   # an error if the batch does not divide
-    setup = RunSetup(recipe, ranks, Encoders(None, None), fake_latents(recipe))
-    trainer = Trainer(setup)
+    trainer = fake_trainer(recipe, device)
     with contextlib.closing(trainer.fetcher):
         trainer.train_step()
         trainer.sums, trainer.waited, begun = Sums(), 0., time.time()

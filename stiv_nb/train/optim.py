@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.checks import check_choice
 from .ranks import all_reduce, shard_group, to_local
 
-# %% ../../nbs/595_optim.ipynb #213ed7bf
+# %% ../../nbs/595_optim.ipynb #22acdc93
 def _scale_matrices(grads, squares, state, n, beta2, n_rows, group):
     "Matrices of gradients over the roots of their rebuilt mean squares; updates those first"
     torch._foreach_lerp_(state['row'], [s.mean(-1) for s in squares], 1 - beta2)
@@ -39,6 +39,7 @@ def _scale_vectors(grads, squares, state, n, beta2):
     torch._foreach_rsqrt_(scales)
     return torch._foreach_mul(grads, scales)
 
+# %% ../../nbs/595_optim.ipynb #5fefadb7
 def _limit(updates, max_rms, n_numbers, group):
     "Scales back, in place, each update whose root mean square exceeds `max_rms`"
     norms = torch._foreach_norm(updates)
@@ -109,7 +110,7 @@ class AdaFactor(torch.optim.Optimizer):
         torch._foreach_add_([to_local(p) for p in params], state['m'], alpha=rate)
         torch._foreach_add_(state['step'], 1)
 
-# %% ../../nbs/595_optim.ipynb #af77602b
+# %% ../../nbs/595_optim.ipynb #79c8ea34
 class AdamW(torch.optim.AdamW):
     "AdamW behind the protocol of this page (Loshchilov and Hutter 2019)"
     bytes_per_weight = 8 # of state: the means of gradients and of squares
@@ -132,7 +133,7 @@ class AdamW(torch.optim.AdamW):
             self.state[p].update(step=torch.tensor(0.), exp_avg=zeros, exp_avg_sq=zeros.clone())
         return self.state[p]
 
-# %% ../../nbs/595_optim.ipynb #8fd5de94
+# %% ../../nbs/595_optim.ipynb #1967fabe
 OPTIMISERS = dict(adafactor=AdaFactor, adamw=AdamW)
 Optimiser = Literal['adafactor', 'adamw']
 

@@ -54,6 +54,7 @@ def _mesh(ranks:Ranks, replicas:int):
     if replicas == 1: return init_device_mesh(kind, (shards,))
     return init_device_mesh(kind, (replicas, shards), mesh_dim_names=('replicas', 'shards'))
 
+# %% ../../nbs/640_parallelize.ipynb #6c43201c
 def _shard(model, blocks, mesh, precision):
     "Splits the weights of each block, then those outside of the blocks"
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -67,13 +68,13 @@ def _shard(model, blocks, mesh, precision):
     return fully_shard(model, mesh=mesh, mp_policy=policy)
 
 def parallelize(
-    model:nn.Module,      # with `blocks` and `extra_blocks`; of several ranks: on the meta device
+    model:nn.Module,      # with `blocks` and `unmasked_blocks`; of several ranks: on the meta device
     config:ParallelConfig, # of the recipe
     ranks:Ranks,          # processes of the run
 ) -> nn.Module:           # the same model; sharded, it has no values yet: see `load_sharded`
     "Checkpoints activations, compiles and shards a model, in this order"
-    blocks = [*model.blocks, *model.extra_blocks]
-    for block in blocks: block.forward = checkpoint_activations(block.forward, config.checkpoint)
+    blocks = [*model.blocks, *model.unmasked_blocks]
+    for block in blocks: block.forward = checkpoint_activations(block.forward, config.activation_checkpointing)
     if config.compile and can_compile(ranks.device):
         # all models of a process share the blocks' code; stages soon use up the default of 8
         torch._dynamo.config.recompile_limit = 64

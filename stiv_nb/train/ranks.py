@@ -78,7 +78,7 @@ def join_ranks(
         torch.distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
     return Ranks(int(os.environ['RANK']), size, device)
 
-# %% ../../nbs/590_ranks.ipynb #9a81ddbe
+# %% ../../nbs/590_ranks.ipynb #d630bb90
 def leave_ranks():
     "Takes leave of the other ranks: all go together, unless something went wrong here"
     dist = torch.distributed
@@ -117,7 +117,7 @@ def shard_group(
     split = [i for i, placement in enumerate(placements) if placement.is_shard()]
     return p.device_mesh.get_group(split[0]) if split else None
 
-# %% ../../nbs/590_ranks.ipynb #479ffad9
+# %% ../../nbs/590_ranks.ipynb #9dcef64d
 def all_reduce(
     tensors:list[Tensor], # sums over this rank's rows, same shapes on every rank
     group,                # from `shard_group`; None returns `tensors` as they are

@@ -218,10 +218,10 @@ class RunSetup:
     ranks:Ranks                    # the processes
     encoders:Encoders              # frozen codec and text encoder
     data:Latents                   # clips to train on
-    val:Latents|None               # clips kept for validation
-    start:Pipeline|None            # pipeline to start from
-    start_temporal:Pipeline|None   # pipeline whose temporal attention is taken
-    examples:Examples|None  # to draw; in the first rank, where the clips or a cache are known
+    val:Latents|None = None               # clips kept for validation
+    start:Pipeline|None = None            # pipeline to start from
+    start_temporal:Pipeline|None = None   # pipeline whose temporal attention is taken
+    examples:Examples|None = None  # to draw; in the first rank, where the clips or a cache are known
 
 def set_up(
     recipe:Recipe,              # what to train

@@ -42,7 +42,7 @@ def who_is_stuck(
         return f"no step for {idle:.0f} s: {', '.join(each)}"
     return ''
 
-# %% ../../nbs/645_watchdog.ipynb #6a93a579
+# %% ../../nbs/645_watchdog.ipynb #c544ab10
 class _Heard(NamedTuple):
     "The newest sign of a rank, and when parts of it were new on our clock"
     count:int     # signs that the rank has sent
@@ -51,6 +51,7 @@ class _Heard(NamedTuple):
     alive:float   # when `count` last changed, seconds
     begun:float   # when `step` or `doing` last changed, seconds
 
+# %% ../../nbs/645_watchdog.ipynb #e52dd4a6
 class Heartbeats:
     "Signs of life that this rank sends, and what it has heard of all ranks"
     def __init__(self,
