@@ -31,7 +31,7 @@ class Draws(NamedTuple):
     keep:Tensor|None # (b, k) patches that pass the main blocks; None: all
 
 def make_draws(
-    seed:int,                  # seed of the run
+    seed:int,                  # random seed of the run
     step:int,                  # training step
     slots:Tensor,              # (b,) long, positions in the global batch
     z1:Tensor,                 # (b, f, c, h, w) clean latents; only shape, type and device are read
