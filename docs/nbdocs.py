@@ -58,7 +58,7 @@ PLAN = [
     (370, "Course", "The model"),
     (500, "Course", "STIV"),
     (590, "Handbook", "Training at scale"),
-    (600, "Course", "Training"),
+    (595, "Course", "Training"),
     (630, "Handbook", "Training at scale"),
     (660, "Course", "Training"),
     (690, "Handbook", "Counting and planning"),

@@ -3,8 +3,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name):
-    "`load`, `Pipeline` and `Video`, imported when first asked for, so that `import stiv_nb` costs nothing"
-    where = {"load": "stiv_nb.stiv.pipeline", "Pipeline": "stiv_nb.stiv.pipeline", "Video": "stiv_nb.data.video"}
-    if name not in where: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    "`load`, `Pipeline` and `Video`, imported when first asked for: `import stiv_nb` costs nothing"
+    pipeline = "stiv_nb.stiv.pipeline"
+    home = {"load": pipeline, "Pipeline": pipeline, "Video": "stiv_nb.data.video"}
+    if name not in home: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
-    return getattr(import_module(where[name]), name)
+    return getattr(import_module(home[name]), name)

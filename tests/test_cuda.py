@@ -4,19 +4,28 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stiv_nb.bench.job import TABLES, bench_recipe, rows_table
+from stiv_nb.bench.speed import fake_batch
+from stiv_nb.bench.throughput import Setting, gpu_kind, open_trainer, train_row
+from stiv_nb.core.files import read_json_lines
 from stiv_nb.model.dit import DiT, ModelConfig
-from stiv_nb.codec.text import Text
 from stiv_nb.stiv.sampler import guided_velocity, sample
-from stiv_nb.train.latents import fake_data
-from stiv_nb.train.loop import Trainer
-from stiv_nb.train.planner import plan
-from stiv_nb.train.recipe import RECIPES, change
+from stiv_nb.train.recipe import change
+from stiv_nb.train.recipes import RECIPES
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 CONFIG = ModelConfig(width=128, depth=3, heads=4, channels=8, text_width=64)
+SMALL = replace(change(RECIPES["demo-stiv"], run__batch=8, optim__warmup=5), model=CONFIG)
+WAYS = {
+    "plain": {},
+    "checkpointed": dict(parallel__activation_checkpointing="attention"),
+    "compiled": dict(parallel__compile=True),
+    "EMA aside": dict(parallel__ema_offload=True),
+}
 
 
 def awake():
+    "A model none of whose weights is zero, so that every input reaches the output"
     torch.manual_seed(0)
     model = DiT(CONFIG)
     for p in model.parameters():
@@ -24,37 +33,46 @@ def awake():
     return model
 
 
-def inputs(n=2): return torch.randn(n, 8, 8, 16, 16), torch.rand(n), torch.randn(n, 7, 64), torch.randn(n, 64), torch.rand(n, 6)
+def inputs():
+    "Arguments of the model's forward pass, on the CPU"
+    z_t = torch.randn(2, 8, 8, 16, 16)
+    text = torch.randn(2, 7, 64)
+    return z_t, torch.rand(2), text, torch.randn(2, 64), torch.rand(2, 6)
 
 
 @torch.no_grad()
 def test_same_answer_as_on_the_cpu():
-    model, x = awake(), inputs()
-    expect = model(*x)
+    model = awake()
+    on_cpu = inputs()
+    expected = model(*on_cpu)
+    on_gpu = [x.cuda() for x in on_cpu]
+    model.cuda()
     torch.backends.cuda.matmul.allow_tf32 = False
-    got = model.cuda()(*(u.cuda() for u in x)).cpu()
-    assert (got - expect).norm() < 1e-4*expect.norm()
-    with torch.autocast("cuda", torch.bfloat16): half = model(*(u.cuda() for u in x)).float().cpu()
-    assert (half - expect).norm() < .05*expect.norm()
+    got = model(*on_gpu).cpu()
+    assert (got - expected).norm() < 1e-4*expected.norm()
+    with torch.autocast("cuda", torch.bfloat16): half = model(*on_gpu).float().cpu()
+    assert (half - expected).norm() < .05*expected.norm()
 
 
-@pytest.mark.parametrize("fields", [{}, dict(parallel__checkpoint="attention"), dict(parallel__compile=True), dict(parallel__ema_offload=True)], ids=["plain", "checkpointed", "compiled", "EMA aside"])
-def test_training_steps(fields):
-    r = change(RECIPES["demo-stiv"], **(dict(parallel__compile=False, run__batch=8, optim__warmup=5, run__n_steps=200, optim__cooldown=0) | fields))
-    trainer = Trainer(replace(r, model=CONFIG), None, None, fake_data(r, 4), device="cuda")
+@pytest.mark.parametrize("way", WAYS)
+def test_training_steps(way):
+    fields = dict(parallel__compile=False, run__n_steps=200, optim__cooldown=0) | WAYS[way]
+    trainer = open_trainer(change(SMALL, **fields), "cuda")
     trainer.train_step()
     first = trainer.metrics(1.)["loss"]
     for _ in range(30): trainer.train_step()
     assert trainer.metrics(1.)["loss"] < first
-    assert {v.device.type for v in trainer.ema.weights.values()} == {"cpu" if "parallel__ema_offload" in fields else "cuda"}
+    kept_on = {weight.device.type for weight in trainer.ema.weights.values()}
+    assert kept_on == {"cpu" if way == "EMA aside" else "cuda"}
 
 
 @torch.no_grad()
 def test_sampling_does_not_wait_for_the_device():
     model = awake().cuda()
-    z1, micro, text = torch.randn(1, 8, 8, 16, 16).cuda(), torch.rand(1, 6).cuda(), Text(torch.randn(1, 7, 64).cuda(), torch.randn(1, 64).cuda(), torch.ones(1, 7, dtype=torch.bool).cuda())
-    given, noise = (torch.arange(8) == 0)[None].cuda(), torch.randn_like(z1)
-    velocity = guided_velocity(model, text, text, micro, z1, given, "jit", 7.5, 1.5, True)
+    z1, text, null, micro = fake_batch(change(SMALL, run__batch=1), device="cuda")
+    given = (torch.arange(z1.shape[1], device="cuda") == 0)[None]
+    noise = torch.randn_like(z1)
+    velocity = guided_velocity(model, text, null, micro, z1, given, "jit", 7.5, 1.5, True)
     sample(velocity, noise, z1, given, 2)
     torch.cuda.set_sync_debug_mode("error")
     try: velocity(noise, torch.full((1,), .5, device="cuda"))
@@ -62,10 +80,18 @@ def test_sampling_does_not_wait_for_the_device():
 
 
 def test_planned_memory_is_near_the_measured():
-    r = change(RECIPES["stiv-256-b"], run__batch=2, parallel__compile=False, parallel__checkpoint="full", run__p_drop_patches=0.)
-    p = plan(r, "h200", 1)
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    trainer = Trainer(r, None, None, fake_data(r), device="cuda")
-    for _ in range(2): trainer.train_step()
-    assert torch.cuda.max_memory_allocated() == pytest.approx(sum(p.memory.values()) + 2*p.per_sample["full"], rel=.1)
+    setting = Setting(2, "full", masked=False, compiled=False)
+    row = train_row(RECIPES["stiv-256-b"], setting, "cuda", steps=2)
+    assert row["peak_gb"] == pytest.approx(row["planned_gb"], rel=.1)
+
+
+def test_rows_of_the_bench(tmp_path):
+    file = tmp_path/"rows.jsonl"
+    for kind in TABLES: bench_recipe(SMALL, kind, batch=8, device="cuda", path=file, seconds=0)
+    rows = read_json_lines(file)
+    assert [row["kind"] for row in rows] == list(TABLES)
+    assert not any("failed" in row for row in rows)
+    assert ("mfu" in rows[0]) == (gpu_kind("cuda") is not None)
+    assert rows[0]["peak_gb"] > 0
+    assert rows[0]["graphs"] > 0   # the first row of training is compiled
+    assert rows_table(rows)

@@ -1,4 +1,4 @@
-"""Several processes compute what one computes, stop and go on, and say what is wrong; gloo on the CPU"""
+"""Several processes compute what one computes, resume, and say what is wrong; gloo on the CPU"""
 import json
 import os
 import random
@@ -18,19 +18,24 @@ ENV = dict(os.environ, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
 
 
 def start(n, job, out, **args):
+    "A job of ranks.py in n processes, under way"
     out.mkdir(parents=True, exist_ok=True)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)] if n > 1 else []
-    return subprocess.Popen([sys.executable, *launch, str(RANKS), job, str(out), json.dumps(args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, start_new_session=True)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+    launch = torchrun if n > 1 else []
+    return subprocess.Popen(
+        [sys.executable, *launch, str(RANKS), job, str(out), json.dumps(args)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, start_new_session=True)
 
 
 def run(n, job, out, **args):
+    "Runs a job to its end, which must be a good one"
     p = start(n, job, out, **args)
     _, err = p.communicate(timeout=240)
     assert p.returncode == 0, err[-3000:]
 
 
 def compare(n, out, *runs):
-    "States after (name, steps, fields), all in the same n processes: starting those takes longer than the steps"
+    "States after (name, steps, fields), all in the same n processes: starting them takes longest"
     run(n, "compare", out, runs=runs)
     return {name: torch.load(out/name/"state.pt") for name, *_ in runs}
 
@@ -38,28 +43,44 @@ def compare(n, out, *runs):
 def assert_same(a, b, relative):
     assert a.keys() == b.keys()
     for k in a.keys() - {"seen", "held"}:
-        x, y = a[k], b[k]
-        assert x.shape == y.shape and (x - y).norm() <= relative * y.norm().clamp_min(1e-12), (k, ((x - y).norm() / y.norm()).item())
+        x = a[k]
+        y = b[k]
+        assert x.shape == y.shape, k
+        gap = (x - y).norm()
+        assert gap <= relative * y.norm().clamp_min(1e-12), (k, (gap / y.norm()).item())
     for k, x in a["seen"].items(): assert x == pytest.approx(b["seen"][k], rel=max(relative, 1e-15))
 
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
-    "What ten steps come to, computed in different ways"
+    "The state after ten steps, computed in different ways"
     out = tmp_path_factory.mktemp("states")
-    return (compare(1, out/"1", ("alone", 10, {}), ("accumulation", 10, dict(parallel__accumulate=4)))
-            | compare(2, out/"2", ("2 ranks", 10, {}), ("both", 10, dict(parallel__accumulate=2, parallel__checkpoint="attention")))
-            | compare(4, out/"4", ("4 ranks", 10, {}), ("HSDP", 10, dict(parallel__replicas=2))))
+    four = dict(parallel__accumulate=4)
+    both = dict(parallel__accumulate=2, parallel__activation_checkpointing="attention")
+    hsdp = dict(parallel__replicas=2)
+    return {
+        **compare(1, out/"1", ("alone", 10, {}), ("accumulation", 10, four)),
+        **compare(2, out/"2", ("2 ranks", 10, {}), ("both", 10, both)),
+        **compare(4, out/"4", ("4 ranks", 10, {}), ("HSDP", 10, hsdp)),
+    }
 
 
-@pytest.mark.parametrize("name, shares", [("2 ranks", 2), ("4 ranks", 4), ("accumulation", 1), ("both", 2), ("HSDP", 2)])
-def test_same_as_one_process(states, name, shares):
+@pytest.mark.parametrize("name, shards", [
+    ("2 ranks",      2),
+    ("4 ranks",      4),
+    ("accumulation", 1),
+    ("both",         2),
+    ("HSDP",         2),
+])
+def test_same_as_one_process(states, name, shards):
     assert_same(states[name], states["alone"], 1e-10)
-    assert states[name]["held"] <= states["alone"]["held"] / shares * (1.25 if shares > 1 else 1)   # a process holds its share of the weights
+    slack = 1.25 if shards > 1 else 1   # shards are not all of one size
+    assert states[name]["held"] <= states["alone"]["held"] / shards * slack
 
 
 def test_resume_at_another_size(states, tmp_path):
-    for n, steps in ((2, 3), (4, 7), (1, 10)): state = compare(n, tmp_path, ("run", steps, {}))["run"]
+    for n, steps in ((2, 3), (4, 7), (1, 10)):
+        state = compare(n, tmp_path, ("run", steps, {}))["run"]
     assert_same(state, states["alone"], 1e-10)
 
 
@@ -71,23 +92,39 @@ def test_resume_at_the_same_size_is_exact(states, tmp_path):
 def test_batch_that_does_not_divide(tmp_path):
     p = start(2, "compare", tmp_path, runs=[("run", 1, dict(run__batch=9))])
     _, err = p.communicate(timeout=120)
-    assert p.returncode != 0 and "stiv: run.batch=9 does not divide into 2 processes" in err and "use a multiple of 2" in err
+    assert p.returncode != 0
+    assert "stiv: run.batch=9 does not divide into 2 processes" in err
+    assert "use a multiple of 2" in err
 
 
-def last_step(out): return int(checkpoints(out/"checkpoints")[-1].name[5:]) if checkpoints(out/"checkpoints") else 0
+def last_step(out):
+    "Step of the newest checkpoint; 0 if there is none"
+    saved = checkpoints(out/"checkpoints")
+    return int(saved[-1].name[5:]) if saved else 0
+
+
+def course(folder):
+    "What a run logged of its steps, without the times"
+    lines = (folder/"metrics.jsonl").read_text().splitlines()
+    logged = [json.loads(line) for line in lines]
+    return [(m["step"], m["loss"], m["grad_norm"]) for m in logged]
 
 
 def test_killed_at_random_moments(tmp_path):
-    draw, straight = random.Random(0), tmp_path/"straight"
+    rng = random.Random(0)
+    straight = tmp_path/"straight"
+    out = tmp_path/"killed"
     kills = int(os.environ.get("STIV_KILLS", 3))
-    n_steps, out, done = 15*kills, tmp_path/"killed", 0
+    n_steps = 15*kills
+    done = 0
     run(1, "loop", straight, n_steps=n_steps)
     for _ in range(kills):
         before = last_step(out)
         p = start(1, "loop", out, n_steps=n_steps)
         end = time.time() + 60
-        while last_step(out) <= before and p.poll() is None and time.time() < end: time.sleep(.005)
-        time.sleep(draw.random()*.2)
+        while last_step(out) <= before and p.poll() is None and time.time() < end:
+            time.sleep(.005)
+        time.sleep(rng.random()*.2)
         if p.poll() is None:
             os.killpg(p.pid, signal.SIGKILL)
             done += 1
@@ -96,18 +133,19 @@ def test_killed_at_random_moments(tmp_path):
         if last_step(out) == n_steps: break
     print(f"{done} kills, the last at step {last_step(out)} of {n_steps}")
     run(1, "loop", out, n_steps=n_steps)
-    read = lambda folder: [{k: m[k] for k in ("step", "loss", "grad_norm")} for m in map(json.loads, (folder/"metrics.jsonl").read_text().splitlines())]
-    assert read(out) == read(straight)
+    assert course(out) == course(straight)
 
 
 def test_sigterm_leaves_a_checkpoint(tmp_path):
     p = start(2, "loop", tmp_path, n_steps=1000, slow=.05)
     while last_step(tmp_path) < 5: time.sleep(.05)
-    os.kill(int((tmp_path/"pid1").read_text()), signal.SIGTERM)   # any process may be told
+    os.kill(int((tmp_path/"pid1").read_text()), signal.SIGTERM)   # any rank may get it
     p.communicate(timeout=60)
     step = last_step(tmp_path)
-    assert p.returncode != 0 and 5 <= step < 1000
-    assert len((tmp_path/"metrics.jsonl").read_text().splitlines()) == step and not [*(tmp_path/"checkpoints").glob(".*")]
+    assert p.returncode != 0
+    assert 5 <= step < 1000
+    assert len((tmp_path/"metrics.jsonl").read_text().splitlines()) == step
+    assert not [*(tmp_path/"checkpoints").glob(".*")]   # nothing half-written
 
 
 def test_a_process_that_dies_or_hangs_is_named(tmp_path):
@@ -115,9 +153,13 @@ def test_a_process_that_dies_or_hangs_is_named(tmp_path):
     while last_step(tmp_path) < 5: time.sleep(.05)
     stopped = int((tmp_path/"pid1").read_text())
     os.kill(stopped, signal.SIGSTOP)
-    begun, said = time.time(), ""
-    while "its last step was" not in said and (line := p.stderr.readline()): said += line
-    assert "stiv: process 1 has been silent for" in said and time.time() - begun < 30, said
-    os.kill(stopped, signal.SIGKILL)                              # torchrun alone would give it half a minute of grace
+    begun = time.time()
+    said = ""
+    for line in p.stderr:
+        said += line
+        if "its last step was" in said: break
+    assert "stiv: process 1 has been silent for" in said, said
+    assert time.time() - begun < 30
+    os.kill(stopped, signal.SIGKILL)   # torchrun would first wait half a minute for it
     p.communicate(timeout=60)
     assert p.returncode != 0

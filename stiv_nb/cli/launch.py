@@ -6,33 +6,39 @@
 __all__ = ['launch', 'tail', 'follow']
 
 # %% ../../nbs/960_launch.ipynb #b51c27d0
-import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from ..core.files import atomic_write
+
+from ..core.checks import check_least
+from ..core.files import atomic_write, read_json_lines
 from ..core.progress import LivePlot
 from ..train.recipe import Recipe, to_yaml
 
 # %% ../../nbs/960_launch.ipynb #7c7f15e9
 def launch(
     recipe:Recipe,     # what to train
-    folder,            # of the run; goes on if there is a checkpoint
-    processes:int=1,   # on this machine, one per GPU
+    folder,            # run folder; training goes on if it holds a checkpoint
+    processes:int=1,   # ranks on this machine, one per GPU
     device:str='cuda', # "cpu" hides the GPUs
 ) -> subprocess.Popen: # with stdout and stderr in FOLDER/log.txt
     "Starts `torchrun` on this machine, as a process of its own"
-    if processes < 1: raise ValueError(f"processes={processes} must be at least 1")
+    check_least('processes', processes, 1)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    source = folder/'launched.yaml'
-    atomic_write(source, lambda p: p.write_text(to_yaml(recipe)))
-    env = dict(os.environ, **(dict(CUDA_VISIBLE_DEVICES='') if device == 'cpu' else {}))
-    env.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//processes)))
-    line = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes), '-m', 'stiv_nb.cli.main', 'train', str(source), '--folder', str(folder), '--resume']
-    with open(folder/'log.txt', 'a') as log: return subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True)
+    source = atomic_write(folder/'launched.yaml', to_yaml(recipe))
+    env = dict(os.environ)
+    if device == 'cpu': env['CUDA_VISIBLE_DEVICES'] = ''
+    threads = max(1, (os.cpu_count() or 1)//processes)
+    env.setdefault('OMP_NUM_THREADS', str(threads))
+    torchrun = ['torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
+    stiv = ['stiv_nb.cli.main', 'train', str(source), '--folder', str(folder), '--resume']
+    line = [sys.executable, '-m', *torchrun, '-m', *stiv]
+    with open(folder/'log.txt', 'a') as log:
+        return subprocess.Popen(
+            line, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 # %% ../../nbs/960_launch.ipynb #68f57cd7
 def tail(
@@ -40,27 +46,32 @@ def tail(
     n:int=5,   # lines, if stiv said nothing
 ) -> str:
     "What stiv said in a log, or else its last lines"
-    lines = path.read_text(errors='replace').replace('\r', '\n').splitlines() if path.exists() else []
-    return '\n'.join([l for l in lines if l.startswith('stiv: ')] or [l for l in lines if l.strip()][-n:])
+    if not path.exists(): return ''
+    lines = path.read_text(errors='replace').replace('\r', '\n').splitlines()
+    said = [line for line in lines if line.startswith('stiv: ')]
+    written = [line for line in lines if line.strip()]
+    return '\n'.join(said or written[-n:])
 
+# %% ../../nbs/960_launch.ipynb #da1522e0
 def follow(
     process:subprocess.Popen, # from `launch`
-    folder,                   # of the run
-    n_steps:int,              # of its recipe
+    folder,                   # run folder
+    n_steps:int,              # steps of the recipe
     plot=None,                # called as plot(step, n_steps, **metrics); None: a `LivePlot`
     every:float=1.,           # seconds between two looks
-) -> list:                    # the metrics
+) -> list[dict]:              # the metrics
     "Draws a run while it goes on; raises with the log's end if it fails"
-    plot, seen, path = plot or LivePlot(), [], Path(folder)/'metrics.jsonl'
-    while True:
-        over = process.poll() is not None                       # asked before the last look, so that no line is missed
-        lines = path.read_text().splitlines() if path.exists() else []
-        for line in lines[len(seen):]:
-            try: m = json.loads(line)
-            except ValueError: break                            # half a line: it is being written
-            seen.append(m)
-            plot(m['step'], n_steps, **{k: v for k, v in m.items() if k != 'step'})
-        if over: break
-        time.sleep(every)
-    if process.returncode: raise RuntimeError(f"the run ended with code {process.returncode}:\n{tail(Path(folder)/'log.txt')}")
+    plot = plot or LivePlot()
+    seen = []
+    over = False
+    while not over:
+        over = process.poll() is not None   # asked before the last look, so that no line is missed
+        for metrics in read_json_lines(Path(folder)/'metrics.jsonl')[len(seen):]:
+            seen.append(metrics)
+            values = {k: v for k, v in metrics.items() if k != 'step'}
+            plot(metrics['step'], n_steps, **values)
+        if not over: time.sleep(every)
+    if process.returncode:
+        said = tail(Path(folder)/'log.txt')
+        raise RuntimeError(f"the run ended with code {process.returncode}:\n{said}")
     return seen

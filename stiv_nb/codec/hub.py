@@ -10,103 +10,156 @@ import functools
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+
 import torch
 from einops import rearrange
+from fastcore.basics import patch
 from torch import Tensor, nn
+
+from .text import Text
 
 # %% ../../nbs/190_hub.ipynb #35d76ed8
 @dataclass(frozen=True)
 class HubConfig:
     "Where an encoder comes from; stored in place of its weights"
-    source:str   # a folder, "owner/name", or "owner/name/folder"
+    repo:str # a folder, "owner/name", or "owner/name/folder"
 
 def _library(name:str):
-    "diffusers or transformers, which only this needs"
+    "The library of that name; only encoders of the Hub need it"
     try: return import_module(name)
-    except ModuleNotFoundError: raise ModuleNotFoundError(f"{name} is not installed; pip install 'stiv_nb[hub]' brings it") from None
+    except ModuleNotFoundError:
+        fix = "pip install 'stiv_nb[hub]' brings it"
+        raise ModuleNotFoundError(f"{name} is not installed; {fix}") from None
 
-def _fetch(load, source:str, what:str):
-    "Calls `load(name, subfolder=…)`; all that can go wrong becomes one line"
-    name, folder = source, ''
-    if not Path(source).is_dir() and source.count('/') > 1: name, folder = '/'.join(source.split('/')[:2]), '/'.join(source.split('/')[2:])
+def _split(repo:str) -> tuple[str, str]:
+    "What `from_pretrained` calls name and subfolder; '' is no subfolder"
+    if Path(repo).is_dir(): return repo, ''
+    parts = repo.split('/')
+    return '/'.join(parts[:2]), '/'.join(parts[2:])
+
+def _fetch(load, repo:str, what:str):
+    "Calls `load(name, subfolder=…)`; whatever goes wrong becomes one line"
+    name, folder = _split(repo)
     try: return load(name, subfolder=folder) if folder else load(name)
-    except Exception as e: raise FileNotFoundError(f"{what} {source!r} can't be loaded ({type(e).__name__}): it is no folder with a model, and the Hub did not deliver it. Check the name, the network, and the licence at huggingface.co") from None
+    except Exception as e:
+        raise FileNotFoundError(
+            f"{what} {repo!r} can't be loaded ({type(e).__name__}): "
+            "it is not a folder with a model, and it could not be fetched from the Hub. "
+            "Check the name, the network, and the licence at huggingface.co") from None
 
 # %% ../../nbs/190_hub.ipynb #f6866a5a
 class DiffusersVAE(nn.Module):
     "An `AutoencoderKL` of diffusers, frame by frame, with the interface of `TinyVAE`"
     def __init__(self,
-        source:str,   # a folder, "owner/name", or "owner/name/vae"
+        repo:str,     # a folder, "owner/name", or "owner/name/vae"
         chunk:int=16, # frames coded at a time
     ):
         super().__init__()
-        self.config, self.chunk = HubConfig(source), chunk
-        load = functools.partial(_library('diffusers').AutoencoderKL.from_pretrained, low_cpu_mem_usage=False)   # True needs one more package
-        self.net = _fetch(load, source, 'VAE').eval().requires_grad_(False)
-        c = self.net.config
-        self.register_buffer('mean', torch.full((c.latent_channels,), float(getattr(c, 'shift_factor', None) or 0.)), persistent=False)
-        self.register_buffer('std', torch.full((c.latent_channels,), 1/c.scaling_factor), persistent=False)
+        self.config = HubConfig(repo)
+        self.chunk = chunk
+        load = _library('diffusers').AutoencoderKL.from_pretrained
+        load = functools.partial(load, low_cpu_mem_usage=False)   # True needs one more package
+        self.net = _fetch(load, repo, 'VAE').eval().requires_grad_(False)
+        mean = float(getattr(self.net.config, 'shift_factor', None) or 0.)
+        std = 1/self.net.config.scaling_factor
+        self.register_buffer('mean', torch.full((self.channels,), mean), persistent=False)
+        self.register_buffer('std', torch.full((self.channels,), std), persistent=False)
 
     @property
-    def channels(self): return self.net.config.latent_channels
+    def channels(self) -> int:
+        "Latent channels"
+        return self.net.config.latent_channels
+
     @property
-    def factor(self): return 2**(len(self.net.config.block_out_channels) - 1)
+    def factor(self) -> int:
+        "Pixels per latent pixel, each way"
+        return 2**(len(self.net.config.block_out_channels) - 1)
 
-    def _chunks(self, f, x): return torch.cat([f(part.to(self.net.dtype)).float() for part in x.split(self.chunk)])
+    def _chunks(self, code, x:Tensor) -> Tensor:
+        "`code` applied to some frames at a time, in the weights' dtype; float32 comes back"
+        return torch.cat([code(part.to(self.net.dtype)).float() for part in x.split(self.chunk)])
 
-    @torch.no_grad()
-    def encode(self,
-        clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
-    ) -> Tensor:      # (b, f, c, H/factor, W/factor) normalised
-        "Clean latents `z1`, ready for the diffusion model"
-        if clips.shape[-1] % self.factor or clips.shape[-2] % self.factor: raise ValueError(f"frame size {clips.shape[-2]}x{clips.shape[-1]} is not divisible by {self.factor}")
-        raw = self._chunks(lambda x: self.net.encode(x).latent_dist.mode(), rearrange(clips, 'b f c h w -> (b f) c h w'))
-        return rearrange((raw - self.mean[:, None, None]) / self.std[:, None, None], '(b f) c h w -> b f c h w', b=len(clips))
+# %% ../../nbs/190_hub.ipynb #755d35a5
+@patch
+@torch.no_grad()
+def encode(self:DiffusersVAE,
+    clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
+) -> Tensor:      # (b, f, c, H/factor, W/factor) normalised
+    "Clean latents `z1`, ready for the diffusion model"
+    h, w = clips.shape[-2:]
+    if h % self.factor or w % self.factor:
+        raise ValueError(f"frame size {h}x{w} is not divisible by {self.factor}; crop or resize it")
+    frames = rearrange(clips, 'b f c h w -> (b f) c h w')
+    raw = self._chunks(lambda x: self.net.encode(x).latent_dist.mode(), frames)
+    z1 = (raw - self.mean[:, None, None]) / self.std[:, None, None]
+    return rearrange(z1, '(b f) c h w -> b f c h w', b=len(clips))
 
-    @torch.no_grad()
-    def decode(self,
-        z1:Tensor, # (b, f, c, h, w) normalised latents
-    ) -> Tensor:   # (b, f, 3, factor*h, factor*w) in [-1, 1]
-        "Frames of clean latents"
-        raw = rearrange(z1, 'b f c h w -> (b f) c h w') * self.std[:, None, None] + self.mean[:, None, None]
-        return rearrange(self._chunks(lambda x: self.net.decode(x).sample, raw).clamp(-1, 1), '(b f) c h w -> b f c h w', b=len(z1))
+@patch
+@torch.no_grad()
+def decode(self:DiffusersVAE,
+    z1:Tensor, # (b, f, c, h, w) normalised latents
+) -> Tensor:   # (b, f, 3, factor*h, factor*w) in [-1, 1]
+    "Frames of clean latents"
+    z = rearrange(z1, 'b f c h w -> (b f) c h w')
+    raw = z * self.std[:, None, None] + self.mean[:, None, None]
+    frames = self._chunks(lambda x: self.net.decode(x).sample, raw).clamp(-1, 1)
+    return rearrange(frames, '(b f) c h w -> b f c h w', b=len(z1))
 
 # %% ../../nbs/190_hub.ipynb #18afda39
+def _encoder_class(transformers, kind:str):
+    "The class that loads the text half of a model of that kind"
+    if kind.startswith('clip'): return transformers.CLIPTextModel
+    return transformers.T5EncoderModel if 't5' in kind else transformers.AutoModel
+
+def _tokenizer_of(repo:str) -> str:
+    "A folder `text_encoder` has its tokenizer beside it, any other holds its own"
+    parent, slash, name = repo.rstrip('/').rpartition('/')
+    return f'{parent}{slash}tokenizer' if name.startswith('text_encoder') else repo
+
+# %% ../../nbs/190_hub.ipynb #95c7094d
 class HFTextEncoder(nn.Module):
     "A CLIP or T5 text encoder of transformers, with the interface of `TinyText`"
     def __init__(self,
-        source:str,          # a folder, "owner/name", or "owner/name/text_encoder" with a tokenizer beside it
-        max_tokens:int=256,  # captions are cut there, or where the model's positions end
+        repo:str,           # a folder, "owner/name", or "…/text_encoder" with a tokenizer beside it
+        max_tokens:int=256, # captions are cut there, or where the model's positions end
     ):
         super().__init__()
-        t = _library('transformers')
-        self.config, last = HubConfig(source), source.rstrip('/').rsplit('/', 1)
-        beside = f'{last[0]}/tokenizer' if last[-1].startswith('text_encoder') else source
-        kind = _fetch(t.AutoConfig.from_pretrained, source, 'text encoder').model_type
-        model = t.CLIPTextModel if kind.startswith('clip') else t.T5EncoderModel if 't5' in kind else t.AutoModel
-        self.tokenizer = _fetch(t.AutoTokenizer.from_pretrained, beside, 'tokenizer')
-        self.net = _fetch(model.from_pretrained, source, 'text encoder').eval().requires_grad_(False)
-        self.max_tokens = min(max_tokens, getattr(self.net.config, 'max_position_embeddings', max_tokens))
+        library = _library('transformers')
+        self.config = HubConfig(repo)
+        kind = _fetch(library.AutoConfig.from_pretrained, repo, 'text encoder').model_type
+        load = library.AutoTokenizer.from_pretrained
+        self.tokenizer = _fetch(load, _tokenizer_of(repo), 'tokenizer')
+        load = _encoder_class(library, kind).from_pretrained
+        self.net = _fetch(load, repo, 'text encoder').eval().requires_grad_(False)
+        places = getattr(self.net.config, 'max_position_embeddings', max_tokens)
+        self.max_tokens = min(max_tokens, places)
 
     @property
-    def width(self): return self.net.config.hidden_size
+    def width(self) -> int:
+        "Text width dt"
+        return self.net.config.hidden_size
 
     @torch.no_grad()
     def encode(self,
         captions:list[str], # b captions; "" is the dropped one
-    ) -> tuple[Tensor, Tensor, Tensor]: # text (b, l, dt), pooled (b, dt), mask (b, l) bool
+    ) -> Text:              # on the encoder's device
         "Everything the diffusion model needs of the captions"
-        ids = self.tokenizer(captions, padding=True, truncation=True, max_length=self.max_tokens, return_tensors='pt').to(self.net.device)
-        mask = ids['attention_mask'].bool()
-        text = self.net(input_ids=ids['input_ids'], attention_mask=ids['attention_mask']).last_hidden_state.float()
-        return text, text[torch.arange(len(text), device=text.device), mask.sum(1) - 1], mask
+        batch = self.tokenizer(captions, padding=True, truncation=True, max_length=self.max_tokens,
+                               return_tensors='pt').to(self.net.device)
+        ids = batch['input_ids']
+        mask = batch['attention_mask']
+        tokens = self.net(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        pooled = tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1]
+        return Text(tokens, pooled, mask.bool())
 
 # %% ../../nbs/190_hub.ipynb #2f77d3f7
 def open_codec(
-    vae:str,  # of a recipe's codec.vae
-    text:str, # of a recipe's codec.text
-    device=None, # where they shall run; None: the CPU
+    vae:str,     # `codec.vae` of a recipe
+    text:str,    # `codec.text` of a recipe
+    device=None, # where both run; None: the CPU
 ) -> tuple[DiffusersVAE, HFTextEncoder]:
     "The encoders that a recipe names"
-    if not vae or not text: raise ValueError(f"a recipe names both encoders or none: codec.vae={vae!r}, codec.text={text!r}")
+    if not vae or not text:
+        named = f"codec.vae={vae!r}, codec.text={text!r}"
+        raise ValueError(f"a recipe names both encoders or none: {named}")
     return DiffusersVAE(vae).to(device or 'cpu'), HFTextEncoder(text).to(device or 'cpu')

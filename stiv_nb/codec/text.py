@@ -6,25 +6,28 @@
 __all__ = ['Tokenizer', 'Text', 'TextConfig', 'TinyText', 'clip_loss', 'ClipTower', 'train_text']
 
 # %% ../../nbs/185_text.ipynb #5b53a40f
-import difflib
 import math
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
-from torch import Tensor, nn
 import torch.nn.functional as F
 from einops import rearrange
-from typing import NamedTuple
+from torch import Tensor, nn
+
+from ..core.checks import check_config, did_you_mean
 
 # %% ../../nbs/185_text.ipynb #32e2dfca
 class Tokenizer:
     "Words of a fixed vocabulary as ids; 0 pads, 1 starts, 2 ends"
     def __init__(self,
-        words,           # the vocabulary, lower case
-        max_words:int=30,# longest caption
+        words,            # the vocabulary, lower case
+        max_words:int=30, # longest caption, in words
     ):
-        self.words, self.max_words = tuple(words), max_words
-        self.ids = {w: i + 3 for i, w in enumerate(self.words)}
+        self.words = tuple(words)
+        self.max_words = max_words
+        self.ids = {word: i + 3 for i, word in enumerate(self.words)}
 
     def __len__(self): return len(self.words) + 3
 
@@ -32,95 +35,115 @@ class Tokenizer:
         caption:str, # any text; case and punctuation don't matter; "" is the dropped caption
     ) -> list[int]:  # start, one id per word, end
         "Ids of one caption"
-        words = re.findall(r"[^\W_]+", caption.lower())
-        if len(words) > self.max_words: raise ValueError(f"the caption has {len(words)} words, this text encoder takes at most {self.max_words}")
-        for w in words:
-            if w not in self.ids:
-                near = difflib.get_close_matches(w, self.words, 1)
-                raise ValueError(f"word {w[:40]!r} is not in the vocabulary" + (f"; did you mean {near[0]!r}?" if near else f"; it knows {', '.join(self.words)}"))
-        return [1, *(self.ids[w] for w in words), 2]
+        words = re.findall(r'[^\W_]+', caption.lower())
+        if len(words) > self.max_words:
+            raise ValueError(f"the caption has {len(words)} words, "
+                             f"this text encoder takes at most {self.max_words}")
+        for word in words:
+            if word not in self.ids:
+                hint = did_you_mean(word, self.words)
+                raise ValueError(f"word {word[:40]!r} is not in the vocabulary{hint}")
+        return [1, *(self.ids[word] for word in words), 2]
 
     def __call__(self,
         captions:list[str], # b captions
-    ) -> tuple[Tensor, Tensor]: # ids (b, l) long padded with 0, and mask (b, l) bool, True where there is a token
+    ) -> tuple[Tensor, Tensor]: # ids (b, l) long, padded with 0; mask (b, l) bool, True at a token
         "A padded batch; `l` is the longest caption of the batch"
-        rows = [self.encode(c) for c in captions]
+        rows = [self.encode(caption) for caption in captions]
         l = max(map(len, rows))
-        ids = torch.tensor([r + [0]*(l - len(r)) for r in rows])
+        ids = torch.tensor([row + [0]*(l - len(row)) for row in rows])
         return ids, ids > 0
 
 # %% ../../nbs/185_text.ipynb #af879476
 class Text(NamedTuple):
-    "Encoded captions"
-    tokens:Tensor # (b, l, dt)
-    pooled:Tensor # (b, dt)
+    "Encoded captions, as every text encoder of the library returns them (ours)"
+    tokens:Tensor # (b, l, dt) one vector per token, for cross-attention
+    pooled:Tensor # (b, dt) one vector per caption, for the singleton condition
     mask:Tensor   # (b, l) bool, True where there is a token
 
 # %% ../../nbs/185_text.ipynb #f61ecde4
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
     "Shape of the tiny text encoder"
-    words:tuple        # vocabulary
-    width:int = 64     # dt
+    words:tuple        # vocabulary, lower case
+    width:int = 64     # channels dt, a multiple of `heads`
     depth:int = 2      # causal layers
-    heads:int = 4      # per layer
-    max_words:int = 30 # longest caption
+    heads:int = 4      # attention heads per layer
+    max_words:int = 30 # longest caption, in words
+
+    def __post_init__(self):
+        check_config(self, 'text', width=1, depth=1, heads=1, max_words=1)
+        if self.width % self.heads:
+            raise ValueError(f"text.width={self.width} must be a multiple of heads={self.heads}")
 
 # %% ../../nbs/185_text.ipynb #8f3a216e
 class TinyText(nn.Module):
-    "A CLIP-like causal text encoder: the sequence for cross-attention, its last token as the pooled text"
+    "A small causal text encoder whose last token is the pooled text (after STIV App. B)"
     def __init__(self,
         config:TextConfig, # see `TextConfig`
     ):
         super().__init__()
-        self.config, d = config, config.width
+        d = config.width
+        self.config = config
         self.tokenizer = Tokenizer(config.words, config.max_words)
-        self.token, self.place = nn.Embedding(len(self.tokenizer), d), nn.Parameter(torch.randn(config.max_words + 2, d) * .1)
-        layer = nn.TransformerEncoderLayer(d, config.heads, 4*d, dropout=0., activation='gelu', batch_first=True, norm_first=True)
-        self.layers, self.norm = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False), nn.LayerNorm(d)
+        self.token = nn.Embedding(len(self.tokenizer), d)
+        self.place = nn.Parameter(torch.randn(config.max_words + 2, d) * .1)
+        layer = nn.TransformerEncoderLayer(d, config.heads, 4*d, dropout=0., activation='gelu',
+                                           batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(d)
 
     @property
-    def width(self): return self.config.width
+    def width(self) -> int:
+        "Text width dt"
+        return self.config.width
 
     def forward(self,
         ids:Tensor,  # (b, l) long, from the tokenizer
         mask:Tensor, # (b, l) bool
-    ) -> tuple[Tensor, Tensor]: # text (b, l, dt) and pooled (b, dt)
+    ) -> Text:
         l = ids.shape[1]
         causal = torch.ones(l, l, dtype=torch.bool, device=ids.device).triu(1)
         x = self.norm(self.layers(self.token(ids) + self.place[:l], mask=causal, is_causal=True))
-        return x, x[torch.arange(len(x), device=x.device), mask.sum(1) - 1]
+        return Text(x, x[torch.arange(len(x), device=x.device), mask.sum(1) - 1], mask)
 
     @torch.no_grad()
     def encode(self,
         captions:list[str], # b captions; "" is the dropped one
-    ) -> tuple[Tensor, Tensor, Tensor]: # text (b, l, dt), pooled (b, dt), mask (b, l)
+    ) -> Text:              # on the encoder's device
         "Everything the diffusion model needs of the captions"
-        ids, mask = (x.to(self.place.device) for x in self.tokenizer(captions))
-        text, pooled = self(ids, mask)
-        return text, pooled, mask
+        ids, mask = self.tokenizer(captions)
+        return self(ids.to(self.place.device), mask.to(self.place.device))
 
 # %% ../../nbs/185_text.ipynb #7cb3abf1
 def clip_loss(
-    a:Tensor,     # (b, d) features of captions
-    b:Tensor,     # (b, d) features of their clips
+    texts:Tensor, # (b, d) features of captions
+    clips:Tensor, # (b, d) features of their clips
     scale:Tensor, # () inverse temperature
 ) -> Tensor:      # scalar
-    "Symmetric cross-entropy of who belongs to whom (Radford et al. 2021)"
-    logits = scale * F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T
-    target = torch.arange(len(a), device=a.device)
+    "Symmetric cross-entropy of which caption belongs to which clip (Radford et al. 2021)"
+    logits = scale * F.normalize(texts, dim=-1) @ F.normalize(clips, dim=-1).T
+    target = torch.arange(len(texts), device=texts.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 # %% ../../nbs/185_text.ipynb #b3e1c8bb
 class ClipTower(nn.Module):
-    "Looks at whole clips, as teacher of the text encoder"
+    "Looks at whole clips, as teacher of the text encoder (ours)"
     def __init__(self,
         n_frames:int, # frames per clip
-        size:int,     # pixels
+        size:int,     # pixels, each way
         d:int,        # width of the features
     ):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(n_frames*3*(size//4)**2, 512), nn.GELU(), nn.LayerNorm(512), nn.Linear(512, 256), nn.GELU(), nn.LayerNorm(256), nn.Linear(256, d))
+        self.net = nn.Sequential(
+            nn.Linear(n_frames*3*(size//4)**2, 512),
+            nn.GELU(),
+            nn.LayerNorm(512),
+            nn.Linear(512, 256),
+            nn.GELU(),
+            nn.LayerNorm(256),
+            nn.Linear(256, d),
+        )
 
     def forward(self,
         clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
@@ -129,24 +152,29 @@ class ClipTower(nn.Module):
 
 # %% ../../nbs/185_text.ipynb #c0aff7c5
 def train_text(
-    world,                  # with `batch(indices)` and the attributes `n_frames`, `size`
-    config:TextConfig,      # shape of the encoder
-    n_steps:int=400,        # optimiser steps
-    batch:int=256,          # captions and clips per step; each is told from all others
-    lr:float=2e-3,          # top of the one-cycle schedule
-    seed:int=0,             # of weights and order
-    report=None,            # called as report(step, n_steps, loss=…) after each step
-) -> TinyText:              # in eval mode
-    "A text encoder trained from nothing against clips"
+    world,             # with `batch(indices)`, `n_frames` and `size`, such as a `ShapeWorld`
+    config:TextConfig, # shape of the encoder
+    n_steps:int=400,   # optimiser steps
+    batch:int=256,     # captions and clips per step; each is told from all others
+    lr:float=2e-3,     # top of the one-cycle schedule
+    seed:int=0,        # random seed of starting weights
+    report=None,       # called as report(step, n_steps, loss=…) after each step; None: silent
+) -> TinyText:         # in eval mode
+    "A text encoder trained from nothing against clips (ours)"
     torch.manual_seed(seed)
-    enc, tower, log_scale = TinyText(config), ClipTower(world.n_frames, world.size, config.width), nn.Parameter(torch.tensor(2.))
+    enc = TinyText(config)
+    tower = ClipTower(world.n_frames, world.size, config.width)
+    log_scale = nn.Parameter(torch.tensor(2.))
     params = [*enc.parameters(), *tower.parameters(), log_scale]
     opt = torch.optim.AdamW(params, lr, betas=(.9, .98), weight_decay=.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, lr, total_steps=n_steps)
     for step in range(n_steps):
-        clips, captions, _, _ = world.batch(range(step*batch, (step+1)*batch))
-        _, pooled = enc(*enc.tokenizer(captions))
-        loss = clip_loss(pooled, tower(clips), log_scale.clamp(max=math.log(100)).exp())
-        opt.zero_grad(); loss.backward(); opt.step(); schedule.step()
+        clips, captions, _, _ = world.batch(range(step*batch, (step + 1)*batch))
+        text = enc(*enc.tokenizer(captions))
+        loss = clip_loss(text.pooled, tower(clips), log_scale.clamp(max=math.log(100)).exp())
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        schedule.step()
         if report: report(step + 1, n_steps, loss=loss.item())
     return enc.eval()

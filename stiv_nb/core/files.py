@@ -16,9 +16,10 @@ def atomic_write(
     path:Path, # the file to be
     content,   # text, bytes, or a function (path) that writes the file
 ) -> Path:     # the file
-    "Writes under a temporary name, then renames; on failure the old file stays and no other is left"
+    "Writes under a temporary name, then renames; after a failure there is only the old file"
     path = Path(path)
-    if not path.parent.is_dir(): raise FileNotFoundError(f"folder {path.parent} does not exist; create it first")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder {path.parent} does not exist; create it first")
     tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         if callable(content): content(tmp)
@@ -60,6 +61,9 @@ def free_path(
     path:Path, # wanted
 ) -> Path:     # the same, or with -2, -3, … before the suffix
     "A name that nothing has yet, so that results are never overwritten unasked"
-    path, i = Path(path), 1
-    while (free := path if i == 1 else path.with_name(f'{path.stem}-{i}{path.suffix}')).exists(): i += 1
+    path = Path(path)
+    free, i = path, 1
+    while free.exists():
+        i += 1
+        free = path.with_name(f'{path.stem}-{i}{path.suffix}')
     return free

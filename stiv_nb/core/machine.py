@@ -28,7 +28,8 @@ def can_compile(
 ) -> bool:               # whether `torch.compile` has what it needs there
     "`torch.compile` needs a C++ compiler on a CPU, Triton and a C compiler on CUDA"
     if device.type == 'cuda':
-        return importlib.util.find_spec('triton') is not None and any(map(shutil.which, ('gcc', 'clang', 'cc', 'cl')))
+        if importlib.util.find_spec('triton') is None: return False
+        return any(map(shutil.which, ('gcc', 'clang', 'cc', 'cl')))
     return device.type == 'cpu' and any(map(shutil.which, ('g++', 'clang++', 'c++', 'cl')))
 
 # %% ../../nbs/040_machine.ipynb #83c5b778

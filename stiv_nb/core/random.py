@@ -20,7 +20,7 @@ def _mix(h:Tensor) -> Tensor:
     return h ^ (h >> 31 & (1 << 33) - 1)
 
 def uniform(
-    seed:int,        # seed of the world or the run
+    seed:int,        # random seed of the world or the run
     index:Tensor,    # long, index of the item
     draw:int|Tensor, # number of the draw within its item; broadcast against `index`
 ) -> Tensor:         # float32 in [0, 1), shape of `index` and `draw` broadcast
@@ -36,7 +36,7 @@ _PLACES = 22   # bits: numbers of one draw that lie side by side
 _FAR = 42      # bits: where the numbers of all draws go on, beyond that
 
 def slot_uniform(
-    seed:int,        # seed of the run
+    seed:int,        # random seed of the run
     step:int,        # training step
     slots:Tensor,    # (b,) long, positions in the global batch
     draw:int,        # which random quantity: time, dropout, …; below 2**20
@@ -46,12 +46,13 @@ def slot_uniform(
     index = slots + step*2**20
     if n is None: return uniform(seed, index, draw << _PLACES)
     i = torch.arange(n, device=slots.device)
-    near, far = i & (1 << _PLACES) - 1, i >> _PLACES
+    near = i & (1 << _PLACES) - 1
+    far = i >> _PLACES
     return uniform(seed, index[:, None], (far << _FAR) + (draw << _PLACES) + near)
 
 # %% ../../nbs/020_random.ipynb #f42ca3fd
 def slot_normal(
-    seed:int,     # seed of the run
+    seed:int,     # random seed of the run
     step:int,     # training step
     slots:Tensor, # (b,) long, positions in the global batch
     draw:int,     # which random quantity
@@ -67,7 +68,7 @@ def slot_normal(
 
 # %% ../../nbs/020_random.ipynb #dc078c36
 def name_seed(
-    seed:int, # seed of the run
+    seed:int, # random seed of the run
     name:str, # what is to be drawn, such as a parameter's name
 ) -> int:     # 0 to 2**63 - 1, for a generator
     "A seed that belongs to a name (ours)"

@@ -8,6 +8,8 @@ __all__ = ['SOLVERS', 'time_grid', 'euler', 'heun']
 # %% ../../nbs/230_solver.ipynb #496ec16c
 import torch
 from torch import Tensor
+
+from ..core.checks import check_least
 from .times import shift_time
 
 # %% ../../nbs/230_solver.ipynb #bf5f0bbf
@@ -15,37 +17,43 @@ def time_grid(
     n_steps:int, # at least 1
     k:float=1.,  # shift towards noise, the one of training
 ) -> Tensor:     # (n_steps + 1,) from 0 to 1
-    "The times at which the sampler stops"
-    if n_steps < 1: raise ValueError(f"steps={n_steps}: a sampler needs at least 1 step")
+    "The times at which the sampler stops (ours)"
+    check_least('n_steps', n_steps, 1)
     return shift_time(torch.linspace(0, 1, n_steps + 1), k)
 
 # %% ../../nbs/230_solver.ipynb #088c73d8
 def _no_bar(steps): return steps
 
+def _like(z:Tensor, t:float) -> Tensor:
+    "The same flow time for every sample, (b,)"
+    return z.new_full((len(z),), t)
+
 def euler(
-    velocity,        # function (z, t) -> v with t (b,)
-    z:Tensor,        # (b, …) noise, the state at grid[0]
-    grid:Tensor,     # (n + 1,) times from `time_grid`
-    bar=_no_bar,     # wraps the iterable of steps, such as tqdm
-) -> Tensor:         # (b, …) the state at grid[-1]
-    "One model call per step"
+    velocity,    # function (z, t) -> v with t (b,)
+    z:Tensor,    # (b, …) noise, the state at grid[0]
+    grid:Tensor, # (n + 1,) times from `time_grid`
+    bar=_no_bar, # wraps the iterable of steps, such as tqdm
+) -> Tensor:     # (b, …) the state at grid[-1]
+    "One call per step, at its start"
     times = grid.tolist()   # read once: no waiting for the device inside the loop
-    for a, b in bar(list(zip(times, times[1:]))): z = z + (b - a) * velocity(z, z.new_full((len(z),), a))
+    for start, stop in bar(list(zip(times, times[1:]))):
+        z = z + (stop - start) * velocity(z, _like(z, start))
     return z
 
 # %% ../../nbs/230_solver.ipynb #c6ca3eb4
 def heun(
-    velocity,        # function (z, t) -> v with t (b,)
-    z:Tensor,        # (b, …) noise, the state at grid[0]
-    grid:Tensor,     # (n + 1,) times
-    bar=_no_bar,     # wraps the iterable of steps
-) -> Tensor:         # (b, …) the state at grid[-1]
-    "Two model calls per step, the second at the place where Euler would land (the last step is Euler's)"
+    velocity,    # function (z, t) -> v with t (b,)
+    z:Tensor,    # (b, …) noise, the state at grid[0]
+    grid:Tensor, # (n + 1,) times from `time_grid`
+    bar=_no_bar, # wraps the iterable of steps, such as tqdm
+) -> Tensor:     # (b, …) the state at grid[-1]
+    "Two calls per step, the second where Euler would land; the last step is Euler's"
     times = grid.tolist()
-    for a, b in bar(list(zip(times, times[1:]))):
-        v = velocity(z, z.new_full((len(z),), a))
-        guess = z + (b - a) * v
-        z = guess if b == times[-1] else z + (b - a)/2 * (v + velocity(guess, z.new_full((len(z),), b)))
+    for start, stop in bar(list(zip(times, times[1:]))):
+        v = velocity(z, _like(z, start))
+        landing = z + (stop - start) * v
+        if stop == times[-1]: z = landing
+        else: z = z + (stop - start)/2 * (v + velocity(landing, _like(z, stop)))
     return z
 
 # %% ../../nbs/230_solver.ipynb #1973517f

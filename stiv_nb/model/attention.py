@@ -10,70 +10,93 @@ import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 from einops import rearrange
+
+from ..core.checks import check_choice
+from .layers import Linear
 from .rope import apply_rope
 
 # %% ../../nbs/330_attention.ipynb #83f5f2cb
-FOLDS = dict(space='b f s n e -> (b f) n s e', time='b f s n e -> b (s n) f e')   # tokens -> (batch, heads, length, e)
-BACK  = dict(space='(b f) n s e -> b f s (n e)', time='b (s n) f e -> b f s (n e)') # and back
+FOLDS = dict( # tokens -> (batch, heads, length, e)
+    spatial='b f s n e -> (b f) n s e',
+    temporal='b f s n e -> b (s n) f e',
+)
+BACK = dict( # and back
+    spatial='(b f) n s e -> b f s (n e)',
+    temporal='b (s n) f e -> b f s (n e)',
+)
 
 # %% ../../nbs/330_attention.ipynb #c3ca10f7
-SHORT = 128*128   # query-key pairs per head up to which a CPU does better with the products written out
+SHORT = 128*128 # query-key pairs per head up to which a CPU is faster with the products written out
+
+def _written_out(q:Tensor, k:Tensor, v:Tensor, mask:Tensor|None) -> Tensor:
+    "Attention as two batched products"
+    b, n, _, e = q.shape
+    # (b, n, lq, lk)
+    logits = torch.bmm((q * e**-.5).flatten(0, 1), k.flatten(0, 1).mT).unflatten(0, (b, n))
+    if mask is not None: logits = logits.masked_fill(~mask, float('-inf'))
+    return torch.bmm(logits.softmax(-1).flatten(0, 1), v.flatten(0, 1)).unflatten(0, (b, n))
 
 def attend(
     q:Tensor,              # (b, n, lq, e)
     k:Tensor,              # (b, n, lk, e)
     v:Tensor,              # (b, n, lk, e)
-    mask:Tensor|None=None, # bool, broadcastable to (b, n, lq, lk), True where a query may look; None: everywhere
+    mask:Tensor|None=None, # bool, broadcastable to (b, n, lq, lk), True: may look; None: everywhere
 ) -> Tensor:               # (b, n, lq, e)
     "softmax(q kᵀ / √e) v in the type of `v`, by the kernel that suits device and lengths (ours)"
     if q.device.type != 'cpu': return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     kind = v.dtype
     with torch.autocast('cpu', enabled=False):
         q, k, v = (u.to(torch.promote_types(u.dtype, torch.float32)) for u in (q, k, v))
-        if q.shape[-2] * k.shape[-2] > SHORT: return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).to(kind)
-        b, n = q.shape[:2]
-        a = torch.bmm((q * q.shape[-1]**-.5).flatten(0, 1), k.flatten(0, 1).mT).unflatten(0, (b, n))  # (b, n, lq, lk)
-        if mask is not None: a = a.masked_fill(~mask, float('-inf'))
-        return torch.bmm(a.softmax(-1).flatten(0, 1), v.flatten(0, 1)).unflatten(0, (b, n)).to(kind)
+        if q.shape[-2] * k.shape[-2] > SHORT:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).to(kind)
+        return _written_out(q, k, v, mask).to(kind)
 
 # %% ../../nbs/330_attention.ipynb #6805a987
 class HeadNorm(nn.RMSNorm):
-    "RMSNorm over a head's channels, at least in the precision of its gains (autocast would drop it)"
+    "RMSNorm over a head's channels, at least in its gains' precision (autocast would drop it)"
     def forward(self,
         x:Tensor, # (…, e) queries or keys
     ) -> Tensor:  # (…, e), mean square 1 times the gains
         return super().forward(x.to(self.weight.dtype))
 
-def _norms(e:int, on:bool): return [HeadNorm(e, eps=1e-6) if on else nn.Identity() for _ in range(2)]
+def _norm(e:int, on:bool) -> nn.Module:
+    "QK-norm, or nothing"
+    return HeadNorm(e, eps=1e-6) if on else nn.Identity()
 
 # %% ../../nbs/330_attention.ipynb #67f84b01
 class SelfAttention(nn.Module):
     "Multi-head self-attention along space or time, with RMSNorm on queries and keys (STIV §2.1)"
     def __init__(self,
-        d:int,             # width
-        n:int,             # heads, dividing `d`
-        axis:str='space',  # "space": patches of a frame see each other; "time": one patch sees itself in all frames
-        qk_norm:bool=True, # False only to see what it is good for
+        d:int,              # width
+        n:int,              # heads, dividing `d`
+        axis:str='spatial', # "spatial": inside each frame; "temporal": one patch through all frames
+        qk_norm:bool=True,  # False only to see what it is good for
+        causal:bool=False,  # each position sees itself and those before it
     ):
         super().__init__()
         if d % n: raise ValueError(f"width {d} is not divisible by {n} heads")
-        if axis not in FOLDS: raise ValueError(f"axis {axis!r} is not one of {', '.join(FOLDS)}")
-        self.n, self.axis = n, axis
-        self.qk, self.v, self.out = nn.Linear(d, 2*d), nn.Linear(d, d), nn.Linear(d, d)
-        self.q_norm, self.k_norm = _norms(d//n, qk_norm)
+        self.n = n
+        self.axis = check_choice('axis', axis, FOLDS)
+        self.causal = causal
+        self.qk = Linear(d, 2*d)
+        self.v = Linear(d, d)
+        self.out = Linear(d, d)
+        self.q_norm = _norm(d//n, qk_norm)
+        self.k_norm = _norm(d//n, qk_norm)
 
     def forward(self,
         x:Tensor,                # (b, f, s, d)
-        angles:Tensor|None=None, # RoPE angles, broadcastable to (b, f, s, n, e/2); None: no positions
+        angles:Tensor|None=None, # of RoPE, broadcastable to (b, f, s, n, e/2); None: no positions
     ) -> Tensor:                 # (b, f, s, d)
         b, f = x.shape[:2]
         q, k = rearrange(self.qk(x), 'b f s (two n e) -> two b f s n e', two=2, n=self.n)
         v    = rearrange(self.v(x),  'b f s (n e) -> b f s n e', n=self.n)
         q, k = self.q_norm(q), self.k_norm(k)
         if angles is not None: q, k = apply_rope(q, angles), apply_rope(k, angles)
-        q, k, v = (rearrange(u, FOLDS[self.axis]) for u in (q, k, v))                 # (batch, heads, length, e)
-        o = attend(q, k, v)
-        return self.out(rearrange(o, BACK[self.axis], b=b, n=self.n))                 # (b, f, s, d)
+        q, k, v = (rearrange(u, FOLDS[self.axis]) for u in (q, k, v))  # (batch, heads, length, e)
+        past = q.new_ones(2*[q.shape[-2]], dtype=torch.bool).tril() if self.causal else None
+        o = attend(q, k, v, past)
+        return self.out(rearrange(o, BACK[self.axis], b=b, n=self.n))       # (b, f, s, d)
 
 # %% ../../nbs/330_attention.ipynb #9fa5050a
 class CrossAttention(nn.Module):
@@ -86,8 +109,11 @@ class CrossAttention(nn.Module):
         super().__init__()
         if d % n: raise ValueError(f"width {d} is not divisible by {n} heads")
         self.n = n
-        self.q, self.kv, self.out = nn.Linear(d, d), nn.Linear(d, 2*d), nn.Linear(d, d)
-        self.q_norm, self.k_norm = _norms(d//n, qk_norm)
+        self.q = Linear(d, d)
+        self.kv = Linear(d, 2*d)
+        self.out = Linear(d, d)
+        self.q_norm = _norm(d//n, qk_norm)
+        self.k_norm = _norm(d//n, qk_norm)
 
     def forward(self,
         x:Tensor,              # (b, f, s, d) patches
@@ -98,6 +124,6 @@ class CrossAttention(nn.Module):
         q    = rearrange(self.q(x), 'b f s (n e) -> b (f s) n e', n=self.n)
         k, v = rearrange(self.kv(text), 'b l (two n e) -> two b l n e', two=2, n=self.n)
         q, k, v = (rearrange(u, 'b l n e -> b n l e') for u in (self.q_norm(q), self.k_norm(k), v))
-        if mask is not None: mask = mask[:, None, None]                               # (b, 1, 1, l)
+        if mask is not None: mask = mask[:, None, None]                     # (b, 1, 1, l)
         o = attend(q, k, v, mask)
-        return self.out(rearrange(o, 'b n (f s) e -> b f s (n e)', f=f))              # (b, f, s, d)
+        return self.out(rearrange(o, 'b n (f s) e -> b f s (n e)', f=f))    # (b, f, s, d)

@@ -17,7 +17,8 @@ def cubify(
     pt:int=1,  # temporal patch, in latent frames
 ) -> Tensor:   # (b, ceil(f/pt), s, c*pt*p*p) with s = (h/p)*(w/p)
     "One row of numbers per space-time box; a last box that is not full repeats the last frame"
-    f, h, w = z.shape[1], *z.shape[-2:]
+    f = z.shape[1]
+    h, w = z.shape[-2:]
     if h % p or w % p: raise ValueError(f"latent grid {h}x{w} is not divisible by the patch {p}")
     if f % pt: z = torch.cat([z, z[:, -1:].expand(-1, pt - f % pt, -1, -1, -1)], dim=1)
     return rearrange(z, 'b (f pt) c (h p) (w q) -> b f (h w) (c pt p q)', pt=pt, p=p, q=p)
@@ -50,4 +51,6 @@ def inflate_out(
     pt:int,   # temporal patch of the video model
 ) -> Tensor:  # (c*pt*p*p, …)
     "Output weights that draw each frame of a box as the image model drew its one frame"
-    return rearrange(repeat(rearrange(w, '(c p) ... -> c p ...', c=c), 'c p ... -> c pt p ...', pt=pt), 'c pt p ... -> (c pt p) ...')
+    w = rearrange(w, '(c p) ... -> c p ...', c=c)
+    w = repeat(w, 'c p ... -> c pt p ...', pt=pt)
+    return rearrange(w, 'c pt p ... -> (c pt p) ...')

@@ -16,10 +16,12 @@ def choose_patches(
     p_drop:float,   # share of patches to drop, in [0, 1)
 ) -> Tensor|None:   # (b, k) sorted indices of the patches that stay; None when all stay
     "A random pattern of patches for each clip, the same for all its frames (STIV §2.1)"
-    if not 0 <= p_drop < 1: raise ValueError(f"p_drop={p_drop} must lie in [0, 1): at least one patch has to stay")
+    if not 0 <= p_drop < 1:
+        raise ValueError(f"p_drop={p_drop} must lie in [0, 1): at least one patch has to stay")
     s = u.shape[1]
     n_kept = max(1, round(s * (1 - p_drop)))
-    return None if n_kept == s else u.argsort(dim=1)[:, :n_kept].sort(dim=1).values
+    if n_kept == s: return None
+    return u.argsort(dim=1)[:, :n_kept].sort(dim=1).values
 
 # %% ../../nbs/350_maskdit.ipynb #cc8c7e25
 def take(
@@ -27,15 +29,17 @@ def take(
     keep:Tensor, # (b, k) indices of the patches that stay
 ) -> Tensor:     # (b, f, k, …)
     "The patches that stay, in every frame"
-    return torch.take_along_dim(x, keep[(slice(None), None, ...) + (None,)*(x.dim() - 3)], dim=2)
+    trailing = [1] * (x.dim() - 3)
+    index = keep.reshape(len(keep), 1, -1, *trailing)
+    return torch.take_along_dim(x, index, dim=2)
 
 # %% ../../nbs/350_maskdit.ipynb #d3b14f37
 def put_back(
-    x:Tensor,     # (b, f, k, d) the patches that stayed
-    keep:Tensor,  # (b, k) their indices
-    filler:Tensor,# what stands in the gaps: broadcastable to (b, f, s, d), such as the mask token plus positions
-    s:int,        # patches per frame, kept and dropped
-) -> Tensor:      # (b, f, s, d)
+    x:Tensor,      # (b, f, k, d) the patches that stayed
+    keep:Tensor,   # (b, k) their indices
+    filler:Tensor, # broadcastable to (b, f, s, d): what stands in the gaps, such as a mask token
+    s:int,         # patches per frame, kept and dropped
+) -> Tensor:       # (b, f, s, d)
     "All patches again: kept ones in their places, the filler everywhere else"
     b, f, _, d = x.shape
     full = filler.to(x.dtype).expand(b, f, s, d)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 # %% ../../nbs/320_rope.ipynb #107646f7
 def rope_angles(
-    pos:Tensor,         # (…,) position along one axis, in patches or latent frames; fractions allowed
+    pos:Tensor,         # (…,) position along one axis, in patches or latent frames; any real number
     e:int,              # head width given to this axis, even
     base:float=10_000., # the slowest pair turns once in 2*pi*base**((e-2)/e) positions
 ) -> Tensor:            # (…, e/2) radians, float32
@@ -33,10 +33,12 @@ def apply_rope(
 def grid_positions(
     h:int, # rows of patches
     w:int, # columns of patches
-    device:torch.device|str|None=None, # where the positions shall lie; None = the default device
+    device:torch.device|str|None=None, # device of the result; None: the default device
 ) -> Tensor: # (h*w, 2) float: row and column of each patch, in reading order
     "Row and column of every patch of a frame"
-    y, x = torch.meshgrid(torch.arange(h, device=device), torch.arange(w, device=device), indexing='ij')
+    rows = torch.arange(h, device=device)
+    columns = torch.arange(w, device=device)
+    y, x = torch.meshgrid(rows, columns, indexing='ij')
     return torch.stack([y, x], dim=-1).reshape(h*w, 2).float()
 
 # %% ../../nbs/320_rope.ipynb #0a97803c
@@ -45,14 +47,17 @@ def rope_2d(
     e:int,      # head width, divisible by 4
 ) -> Tensor:    # (…, e/2) radians
     "Angles for space: half the pairs turn with the row, half with the column"
-    if e % 4: raise ValueError(f"head width {e} must be divisible by 4 for RoPE on rows and columns")
-    return torch.cat([rope_angles(pos[..., 0], e//2), rope_angles(pos[..., 1], e//2)], dim=-1)
+    if e % 4:
+        raise ValueError(f"head width {e} must be divisible by 4 for RoPE on rows and columns")
+    row, column = pos.unbind(-1)
+    return torch.cat([rope_angles(row, e//2), rope_angles(column, e//2)], dim=-1)
 
 # %% ../../nbs/320_rope.ipynb #02929af6
 def axis_positions(
     n:int,                 # patches or latent frames along the axis
     trained:int|None=None, # length to squeeze a longer axis into; None: positions just go on
-    device:torch.device|str|None=None, # where the positions shall lie
+    device:torch.device|str|None=None, # device of the result; None: the default device
 ) -> Tensor:               # (n,) float positions
-    "0, 1, 2, … or, if `n` exceeds `trained`, the same range in finer steps (RoPE interpolation, STIV §2.4)"
-    return torch.arange(n, device=device).float() * (min(1., trained/n) if trained else 1.)
+    "0, 1, 2, …; beyond `trained` the same range in finer steps (RoPE interpolation, STIV §2.4)"
+    step = min(1., trained/n) if trained else 1.
+    return torch.arange(n, device=device).float() * step

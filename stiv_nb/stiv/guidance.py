@@ -23,20 +23,23 @@ def sit_cfg(
     v_null:Tensor,      # (b, f, c, h, w) velocity without text and image
     v_image:Tensor,     # same shape, given the image only
     v_full:Tensor,      # same shape, given image and text
-    scale_image:float,  # s1
-    scale_text:float,   # s2
+    scale_image:float,  # s1; 1 = no guidance by the image
+    scale_text:float,   # s2; 1 = no guidance by the text
 ) -> Tensor:            # guided velocity
     "Image and text guided apart (STIV §2.3.2)"
     return v_null + scale_image * (v_image - v_null) + scale_text * (v_full - v_image)
 
 # %% ../../nbs/520_guidance.ipynb #8a13a01c
+def _length(v:Tensor) -> Tensor:
+    "Norm of each sample over all axes but the batch, in float32"
+    return v.float().square().sum(tuple(range(1, v.dim())), keepdim=True).sqrt()
+
 def renorm(
     v_guided:Tensor,         # (b, f, c, h, w) guided velocity
     v_full:Tensor,           # same shape, the conditional pass
     given:Tensor|None=None,  # (b, f) bool, frames left out of both norms; None: none are given
 ) -> Tensor:                 # the direction of `v_guided`, the length of `v_full`
     "CFG-Renorm: guidance turns the velocity and leaves its length (STIV App. A)"
-    axes = tuple(range(1, v_full.dim()))
     free = 1. if given is None else (~given)[:, :, None, None, None].to(v_full.dtype)
-    length = lambda v: (v*free).float().square().sum(axes, keepdim=True).sqrt()
-    return v_guided * (length(v_full) / length(v_guided).clamp(min=1e-12)).to(v_guided.dtype)
+    ratio = _length(v_full * free) / _length(v_guided * free).clamp(min=1e-12)
+    return v_guided * ratio.to(v_guided.dtype)

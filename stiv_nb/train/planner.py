@@ -7,33 +7,37 @@ __all__ = ['KEPT', 'Plan', 'plan']
 
 # %% ../../nbs/690_planner.ipynb #3673d446
 from dataclasses import dataclass, field
+
 import torch
-from ..model.dit import DiT, ModelConfig
-from ..model.count import count_parameters
+
+from ..core.checks import check_choice, check_least
+from ..core.machine import GPU, GPUS
+from ..model.count import count_parameters, forward_flops, n_tokens
+from .optim import OPTIMISERS
 from .recipe import Recipe
-from ..core.machine import GPUS
-from ..model.count import count_parameters, forward_flops, grid, n_tokens
 
 # %% ../../nbs/690_planner.ipynb #54aeaaa6
-KEPT = dict(   # bytes per token and unit of width that a block keeps, by how it computes and by checkpointing policy; measured below, without compiler
+# bytes per token and unit of width that a block keeps, by how it computes and by policy
+KEPT = dict(
     fp32=dict(none=186., attention=12., full=4.),
     autocast=dict(none=129., attention=8., full=4.),   # bf16 in one process
-    bf16=dict(none=113., attention=6., full=2.))        # bf16 with FSDP
+    bf16=dict(none=113., attention=6., full=2.),       # bf16 with FSDP
+)
 
 # %% ../../nbs/690_planner.ipynb #3866f0a8
 @dataclass
 class Plan:
     "What a recipe costs on some GPUs"
-    name:str              # of the recipe
-    gpu:str               # kind
-    n_gpus:int            # how many
+    name:str              # name of the recipe
+    gpu:str               # kind of GPU
+    n_gpus:int            # number of GPUs
     mfu:float             # share of the peak that is reached
     parameters:dict       # part -> number; "total"
-    flops_step:float      # of one optimiser step, forward and backward
-    flops_total:float     # of the whole run
+    flops_step:float      # operations of one optimiser step, forward and backward
+    flops_total:float     # operations of the whole run
     memory:dict           # kind -> bytes per GPU, without activations
-    per_sample:dict       # checkpointing policy -> bytes of activations per clip
-    largest:dict          # checkpointing policy -> clips per GPU and helping that fit
+    per_sample:dict       # activation checkpointing policy -> bytes of activations per clip
+    largest:dict          # the same -> clips per GPU and micro-batch that fit
     hours:float           # wall time
     advice:list = field(default_factory=list) # what to change, if it doesn't fit
 
@@ -41,45 +45,103 @@ class Plan:
     def gpu_hours(self): return self.hours * self.n_gpus
 
     def __str__(self):
-        gb = lambda x: f'{x/1e9:8.2f} GB'
-        lines = [f'{self.name} on {self.n_gpus} x {self.gpu}', '', 'parameters', *(f'  {k:22} {v/1e6:10.1f} M' for k, v in self.parameters.items()), '',
-                 'memory per GPU', *(f'  {k:22} {gb(v)}' for k, v in self.memory.items()), '', 'checkpointing      per clip   clips per GPU and helping that fit',
-                 *(f'  {k:12} {gb(v)}   {self.largest[k]}' for k, v in self.per_sample.items()), '',
-                 f'FLOPs per step      {self.flops_step:.3g}', f'FLOPs in all        {self.flops_total:.3g}', f'time at {self.mfu:.0%} MFU     {self.hours:,.1f} h, {self.gpu_hours:,.0f} GPU-hours']
-        return '\n'.join(lines + ([''] + [f'! {a}' for a in self.advice] if self.advice else []))
+        def gb(x): return f'{x/1e9:8.2f} GB'
+        lines = [f'{self.name} on {self.n_gpus} x {self.gpu}', '', 'parameters']
+        lines += [f'  {k:22} {v/1e6:10.1f} M' for k, v in self.parameters.items()]
+        lines += ['', 'memory per GPU', *(f'  {k:22} {gb(v)}' for k, v in self.memory.items())]
+        lines += ['', 'checkpointing      per clip   clips per GPU and micro-batch that fit']
+        lines += [f'  {k:12} {gb(v)}   {self.largest[k]}' for k, v in self.per_sample.items()]
+        lines += ['', f'FLOPs per step      {self.flops_step:.3g}']
+        lines += [f'FLOPs in all        {self.flops_total:.3g}']
+        hours = f'{self.hours:,.1f} h, {self.gpu_hours:,.0f} GPU-hours'
+        lines += [f'time at {self.mfu:.0%} MFU     {hours}']
+        if self.advice: lines += ['', *(f'! {a}' for a in self.advice)]
+        return '\n'.join(lines)
 
 # %% ../../nbs/690_planner.ipynb #fbf0cb70
+def _memory(recipe:Recipe, parameters:dict, n_gpus:int) -> dict:
+    "Bytes per GPU by kind, without activations"
+    m, p = recipe.model, recipe.parallel
+    n = parameters['total']
+    shards = n_gpus // p.replicas
+    outside = parameters['conditions']
+    block = (n - outside) / (m.depth + m.unmasked_depth)
+    if n_gpus == 1: in_use = 0 if p.precision == 'fp32' else n      # autocast copies all of them
+    else: in_use = 2*block + outside  # FSDP gathers two blocks and the rest
+    state = OPTIMISERS[recipe.optim.name].bytes_per_weight
+    return {
+        'weights': 4*n/shards,
+        'gradients': 4*n/shards,
+        'optimiser': state*n/shards,
+        'EMA': 0 if p.ema_offload else 4*n/shards,
+        'weights in use': in_use * (2 if p.precision == 'bf16' else 4),
+    }
+
+def _activations(recipe:Recipe, n_gpus:int) -> dict:
+    "Bytes per clip for each policy; one block is whole while its backward runs"
+    m, d, p = recipe.model, recipe.data, recipe.parallel
+    bf16 = 'autocast' if n_gpus == 1 else 'bf16'
+    kept = KEPT['fp32' if p.precision == 'fp32' else bf16]
+    side = d.size // recipe.codec.factor
+    tokens = n_tokens(m, d.n_frames, side, side, recipe.run.p_drop_patches)
+    seen = tokens * (m.depth + m.unmasked_depth)
+    one_block = kept['none'] * n_tokens(m, d.n_frames, side, side)
+    return {policy: m.width*(n_bytes*seen + (one_block if policy != 'none' else 0))
+            for policy, n_bytes in kept.items()}
+
+def _smaller(recipe:Recipe, n_gpus:int, share:int, largest:dict) -> list:
+    "For each policy that fits a clip: how many micro-batches a step must have"
+    out = []
+    mine = recipe.run.batch // n_gpus
+    for policy, fit in largest.items():
+        if not fit: continue
+        pieces = next(a for a in range(1, mine + 1) if mine % a == 0 and mine // a <= fit)
+        out.append(f"{share} clips per GPU and micro-batch don't fit; with "
+                   f"parallel.activation_checkpointing={policy}: parallel.accumulate={pieces}")
+    return out
+
+def _advice(recipe:Recipe, gpu:GPU, n_gpus:int, room:float, largest:dict) -> list:
+    "What to change if a recipe does not fit"
+    p, batch = recipe.parallel, recipe.run.batch
+    share, rest = divmod(batch, n_gpus * p.accumulate)
+    if rest or not share:
+        return [f"run.batch={batch} does not divide into {n_gpus} GPUs x "
+                f"parallel.accumulate={p.accumulate}: use a multiple of {n_gpus*p.accumulate}"]
+    if room < 0:
+        aside = '' if p.ema_offload else 'put the EMA aside (parallel.ema_offload=true) or '
+        return [f"weights, gradients and optimiser alone exceed {gpu.memory/1e9:.0f} GB: "
+                f"{aside}use more GPUs"]
+    if share <= largest[p.activation_checkpointing]: return []
+    if not any(largest.values()):
+        return ['not one clip fits: use more GPUs, fewer frames or a smaller size']
+    return _smaller(recipe, n_gpus, share, largest)
+
 def plan(
-    recipe:Recipe,   # what shall be trained
+    recipe:Recipe,   # what is to be trained
     gpu:str='h200',  # a key of `GPUS`
-    n_gpus:int=1,    # GPUs, each with a process
+    n_gpus:int=1,    # GPUs, each with a rank
     mfu:float=.35,   # share of the peak that is reached; `stiv bench` measures yours
-    factor:int=8,    # pixels per latent pixel of the VAE
     len_text:int=77, # text tokens
 ) -> Plan:
     "Parameters, FLOPs, memory and time of a recipe (ours; held against STIV Tab. 13)"
-    if gpu not in GPUS: raise ValueError(f"gpu {gpu!r} is not one of {', '.join(GPUS)}")
-    if n_gpus < 1 or not 0 < mfu <= 1: raise ValueError(f"n_gpus={n_gpus} must be at least 1 and mfu={mfu} lie in (0, 1]")
-    m, d, r, p, g = recipe.model, recipe.data, recipe.run, recipe.parallel, GPUS[gpu]
-    if n_gpus % p.replicas: raise ValueError(f"parallel.replicas={p.replicas} does not divide {n_gpus} GPUs")
-    with torch.device('meta'): parameters = count_parameters(DiT(m))
-    n, shards, side = parameters['total'], n_gpus // p.replicas, d.size // factor
-    block = (n - parameters['conditions']) / (m.depth + m.extra)
-    copies = 0 if p.precision == 'fp32' and n_gpus == 1 else n if n_gpus == 1 else 2*block + parameters['conditions']
-    memory = dict(weights=4*n/shards, gradients=4*n/shards, momentum=4*n/shards, EMA=0 if p.ema_offload else 4*n/shards, **{'weights in use': copies * (2 if p.precision == 'bf16' else 4)})
-    keeps = KEPT['fp32' if p.precision == 'fp32' else 'autocast' if n_gpus == 1 else 'bf16']
-    f, s, kept = grid(m, d.n_frames, side, side, r.p_drop_patches)
-    tokens = f * (m.depth*kept + m.extra*s)
-    per_sample = {k: m.width*(x*tokens + (keeps['none']*f*s if k != 'none' else 0)) for k, x in keeps.items()}   # one block is whole while its backward runs
-    room = .92*g.memory - sum(memory.values())
+    check_choice('gpu', gpu, GPUS)
+    check_least('n_gpus', n_gpus, 1)
+    if not 0 < mfu <= 1: raise ValueError(f"mfu={mfu} must lie in (0, 1]")
+    m, d, r = recipe.model, recipe.data, recipe.run
+    kind = GPUS[gpu]
+    replicas = recipe.parallel.replicas
+    if n_gpus % replicas:
+        raise ValueError(f"parallel.replicas={replicas} does not divide {n_gpus} GPUs")
+    with torch.device('meta'): parameters = count_parameters(m.build())
+    memory = _memory(recipe, parameters, n_gpus)
+    per_sample = _activations(recipe, n_gpus)
+    room = .92*kind.memory - sum(memory.values())
     largest = {k: max(0, int(room / x)) for k, x in per_sample.items()}
-    flops = 3 * r.batch * sum(forward_flops(m, d.n_frames, side, side, r.p_drop_patches, len_text).values())
-    out = Plan(r.name, gpu, n_gpus, mfu, parameters, flops, flops*r.n_steps, memory, per_sample, largest, flops*r.n_steps/(g.flops*mfu*n_gpus)/3600)
-    share, rest = divmod(r.batch, n_gpus * p.accumulate)
-    if rest or not share: out.advice.append(f"run.batch={r.batch} does not divide into {n_gpus} GPUs x parallel.accumulate={p.accumulate}: use a multiple of {n_gpus*p.accumulate}")
-    elif room < 0: out.advice.append(f"weights and their company alone exceed {g.memory/1e9:.0f} GB: " + ('use more GPUs' if p.ema_offload else 'put the EMA aside (parallel.ema_offload=true) or use more GPUs'))
-    elif share > largest[p.checkpoint]:
-        if not any(largest.values()): out.advice.append('not one clip fits: use more GPUs, fewer frames or a smaller size')
-        for k, fit in largest.items():
-            if fit: out.advice.append(f"{share} clips per GPU and helping don't fit; with parallel.checkpoint={k}: parallel.accumulate={next(a for a in range(1, r.batch + 1) if (r.batch // n_gpus) % a == 0 and r.batch // n_gpus // a <= fit)}")
-    return out
+    side = d.size // recipe.codec.factor
+    forward = forward_flops(m, d.n_frames, side, side, r.p_drop_patches, len_text)
+    flops = 3 * r.batch * sum(forward.values())
+    return Plan(
+        name=r.name, gpu=gpu, n_gpus=n_gpus, mfu=mfu, parameters=parameters, flops_step=flops,
+        flops_total=flops*r.n_steps, memory=memory, per_sample=per_sample, largest=largest,
+        hours=flops*r.n_steps / (kind.flops*mfu*n_gpus) / 3600,
+        advice=_advice(recipe, kind, n_gpus, room, largest))
