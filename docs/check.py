@@ -73,8 +73,10 @@ def tool(name, *args, cwd=ROOT, **env):
     done = subprocess.run([exe, *map(str, args)], cwd=cwd, text=True, env=os.environ | env,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
-    if done.returncode: raise Failed(done.stdout.rstrip() or f"{name} failed and said nothing")
-    return done.stdout
+    said = done.stdout.rstrip()
+    if done.returncode < 0: said += f"\n{name} was ended by signal {-done.returncode}"
+    if done.returncode: raise Failed(said or f"{name} failed and said nothing")
+    return said
 
 
 def python(*args, **kwargs): return tool(Path(sys.executable).name, *args, **kwargs)
@@ -189,7 +191,7 @@ def tests():
 
     def run(again):
         options = ["-q", "--color=no", "-o", f"cache_dir={cache}"]
-        if again: options += ["--last-failed", "--last-failed-no-failures=none"]
+        if again: options.append("--last-failed")   # all, if the first try did not get to say
         said = python("-m", "pytest", "tests", *options)
         shutil.rmtree(cache, ignore_errors=True)
         return said.strip().splitlines()[-1]
