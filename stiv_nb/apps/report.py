@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import stiv_nb
+from .. import __version__
 from .figures import (
     confusion_figure, curve_figure, loss_figure, metric_figure, seconds_figure, time_figure)
 from .gallery import gallery, samples
@@ -89,7 +89,7 @@ def _numbers(demo) -> dict[str, str]:
 def _facts(demo) -> dict:
     "What the numbers were measured on: name -> fact"
     m = machine()
-    versions = f"torch {m['torch']}, Python {m['python']}, stiv_nb {stiv_nb.__version__}"
+    versions = f"torch {m['torch']}, Python {m['python']}, stiv_nb {__version__}"
     return dict(
         processor=m['cpu'],
         cores=f"{m['cores']}, torch uses {m['threads']}",

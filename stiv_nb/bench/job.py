@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABLES', 'cut_depth', 'fitting', 'settings', 'bench_recipe', 'rows_table']
 
-# %% ../../nbs/940_job.ipynb #d49036df
+# %% ../../nbs/940_job.ipynb #7072b1c5
 from dataclasses import replace
 
 import torch
@@ -18,7 +18,7 @@ from ..core.machine import best_device
 from ..train.planner import plan
 from ..train.recipe import ParallelConfig, Recipe, change
 
-# %% ../../nbs/940_job.ipynb #1dea230c
+# %% ../../nbs/940_job.ipynb #c39e780f
 def cut_depth(
     recipe:Recipe,   # of any size
     depth:int|None,  # main blocks that stay; None: all
@@ -32,7 +32,7 @@ def cut_depth(
     cut = replace(recipe, model=replace(recipe.model, depth=depth))
     return change(cut, run__name=name, parallel__ema_offload=False)
 
-# %% ../../nbs/940_job.ipynb #d369b493
+# %% ../../nbs/940_job.ipynb #3ad128fc
 def fitting(
     recipe:Recipe,   # model, data, masking and precision are read
     gpu:str,         # a key of `GPUS`
@@ -41,6 +41,7 @@ def fitting(
     largest = plan(recipe, gpu, 1).largest
     return {policy: n if n < 8 else n//8*8 for policy, n in largest.items() if n}
 
+# %% ../../nbs/940_job.ipynb #246b2c05
 def settings(
     recipe:Recipe,        # of any size
     batch:int|None=None,  # clips of one step; None: as many as fit, then half as many
@@ -59,7 +60,7 @@ def settings(
     if batch is None: out += [Setting(max(1, n//2), policy) for policy, n in clips(True).items()]
     return out
 
-# %% ../../nbs/940_job.ipynb #f5b3f9e1
+# %% ../../nbs/940_job.ipynb #6ee066c6
 TABLES = dict(train=train_table, guidance=guidance_table, sharded=sharded_table)   # by kind of row
 
 def bench_recipe(
@@ -69,7 +70,7 @@ def bench_recipe(
     device=None,            # None: the best there is
     depth:int|None=None,    # main blocks that stay; None: all
     path=None,              # JSON-lines file that each row is appended to; None: none
-    seconds:float|None=None,# no further row is begun after that time; None: all are
+    seconds:float|None=None, # no further row is begun after that time; None: all are
     profiled:bool=False,    # training: also the slowest kernels
     note=lambda row: None,  # called with each row
 ) -> list[dict]:            # the rows, with machine and date
@@ -85,6 +86,7 @@ def bench_recipe(
     else: rows = sharded_rows(recipe, batch or 8, device=device)
     return keep_rows(rows, path, seconds, note)
 
+# %% ../../nbs/940_job.ipynb #c6a92acf
 def rows_table(
     rows:list[dict], # of any kinds, such as those of a file
 ) -> str:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['draw_clips', 'guidance_rows', 'guidance_table']
 
-# %% ../../nbs/930_passes.ipynb #d5fae44f
+# %% ../../nbs/930_passes.ipynb #96f51b49
 import statistics
 
 import torch
@@ -18,7 +18,7 @@ from ..model.dit import DiT
 from ..stiv.sampler import guided_velocity, sample
 from ..train.recipe import ParallelConfig, Recipe, change
 
-# %% ../../nbs/930_passes.ipynb #c6d2aa50
+# %% ../../nbs/930_passes.ipynb #7fb03534
 @torch.no_grad()
 def draw_clips(
     model:DiT,        # in evaluation mode
@@ -49,6 +49,7 @@ def _mode_seconds(model, batch, recipe:Recipe, precision:str, steps:int, repeats
     medians = {mode: statistics.median(taken[1:]) for mode, taken in times.items()}
     return medians | dict(ratio=medians['sit']/medians['jit'])
 
+# %% ../../nbs/930_passes.ipynb #f397c81f
 def guidance_rows(
     recipe:Recipe,                 # of any size
     clips=(8, 1),                  # clips per call: a full device, and one user's clip
@@ -70,7 +71,7 @@ def guidance_rows(
                 return _mode_seconds(model, batch, recipe, precision, steps, repeats)
             yield measured(row, both)
 
-# %% ../../nbs/930_passes.ipynb #82b4b099
+# %% ../../nbs/930_passes.ipynb #8d977fcc
 def guidance_table(
     rows:list, # from `guidance_rows`
 ) -> str:

@@ -81,6 +81,7 @@ def n_weights(
     "How many weights a model has"
     return sum(p.numel() for p in model.parameters())
 
+# %% ../../nbs/910_peer.ipynb #578f142c
 def contestants(
     width:int=384,   # of both
     layers:int=4,    # Latte's pairs of blocks; our blocks
@@ -118,6 +119,7 @@ def _flops(model, batch, what:str) -> int:
         _step(model, batch, what)
     return counter.get_total_flops()
 
+# %% ../../nbs/910_peer.ipynb #73a42717
 def _kept(model, batch) -> int:
     "Bytes kept between forward and backward, without the weights"
     mine = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -155,6 +157,7 @@ def _times(models:dict, batch, what:str, device:str, repeats:int) -> dict: # nam
             times[name].append(turn(model))
     return {name: statistics.median(taken) for name, taken in times.items()}
 
+# %% ../../nbs/910_peer.ipynb #210ed54b
 def bench_peer(
     width:int=384,       # of both
     layers:int=4,        # Latte's pairs of blocks; our blocks
@@ -231,6 +234,7 @@ def _forward_cost(model, shape, device:str) -> dict: # seconds and gflop
     flops = sum(forward_flops(model.config, f, h, w, len_text=8).values())
     return dict(seconds=statistics.median(times[1:]), gflop=flops/1e9)
 
+# %% ../../nbs/910_peer.ipynb #99bb5545
 def bench_growth(
     shapes=GROWTH,     # (frames, side) of the latents
     width:int=192,     # of the model

@@ -27,13 +27,14 @@ from ..train.optim import EMA, AdaFactor
 from ..train.recipes import RECIPES
 from ..train.recipe import Recipe
 
-# %% ../../nbs/900_speed.ipynb #b1b69e66
+# %% ../../nbs/900_speed.ipynb #d0bb8b71
 def synchronise(
     device, # torch device, or its name
 ):
     "Returns when the device has done all that it was asked for"
     if torch.device(device).type == 'cuda': torch.cuda.synchronize()
 
+# %% ../../nbs/900_speed.ipynb #4762dd7c
 def seconds_of(
     call,         # function without arguments
     device='cpu', # where it computes
@@ -70,7 +71,7 @@ def bench_matmul(
             rows.append(dict(shape=[n, k, m], dtype=dtype, gflops=gflops))
     return rows
 
-# %% ../../nbs/900_speed.ipynb #ffb50b3e
+# %% ../../nbs/900_speed.ipynb #c05d7ea9
 class FakeBatch(NamedTuple):
     "Random latents and captions in the shapes of a recipe, on one device"
     z1:Tensor    # (b, f, c, h, w)
@@ -90,6 +91,7 @@ def fake_batch(
     null = Text(*(x.to(device) for x in data.null))
     return FakeBatch(z1.to(device), text, null, micro.to(device))
 
+# %% ../../nbs/900_speed.ipynb #ccc2e84b
 def batch_losses(
     model,           # a `DiT`
     batch:FakeBatch, # on the model's device
@@ -116,6 +118,15 @@ class _Half(nn.Module):
         out = self.model(z_t.bfloat16(), t, text.bfloat16(), pooled.bfloat16(), micro, mask, keep)
         return out.float()
 
+def _toy_model(config, variant:str) -> nn.Module:
+    "A model with no weight at zero, through which gradients reach everything"
+    model = DiT(config)
+    for p in model.parameters():
+        if not p.any(): nn.init.normal_(p, std=.02)
+    if 'compiled' in variant:
+        for block in [*model.blocks, *model.unmasked_blocks]: block.compile(dynamic=True)
+    return _Half(model) if variant == 'bf16 weights' else model
+
 # %% ../../nbs/900_speed.ipynb #2c0c3f25
 class ToyStep:
     "A training step of a recipe on random latents: loss, backward, AdaFactor, EMA"
@@ -129,14 +140,9 @@ class ToyStep:
         self.variant = variant
         self.count = 0
         self.batch = fake_batch(recipe, 12)
-        model = DiT(recipe.model)
-        for p in model.parameters():
-            if not p.any(): nn.init.normal_(p, std=.02)   # zeros would let no gradient through
-        if 'compiled' in variant:
-            for block in [*model.blocks, *model.unmasked_blocks]: block.compile(dynamic=True)
-        self.model = _Half(model) if variant == 'bf16 weights' else model
+        self.model = _toy_model(recipe.model, variant)
         optim = recipe.optim
-        self.optim = AdaFactor(model.parameters(), optim.lr, optim.beta1, optim.beta2)
+        self.optim = AdaFactor(self.model.parameters(), optim.lr, optim.beta1, optim.beta2)
         self.ema = EMA(self.model, optim.ema)
 
     def gradients(self) -> float: # loss
@@ -178,6 +184,7 @@ def _warm_up(step:ToyStep) -> str: # what went wrong, or nothing
     except Exception as e: return f'{type(e).__name__}; does this machine have a C++ compiler?'
     return ''
 
+# %% ../../nbs/900_speed.ipynb #8bdc40f3
 def bench_step(
     recipe:Recipe=RECIPES['demo-stiv'], # whose training step
     variants=VARIANTS,                  # which arithmetic
@@ -207,6 +214,7 @@ def quiet_profile(
     os.environ.setdefault('KINETO_LOG_LEVEL', '9')
     return profile(activities=activities)
 
+# %% ../../nbs/900_speed.ipynb #1797b139
 def bench_operators(
     recipe:Recipe=RECIPES['demo-stiv'], # whose training step
     top:int=12,                         # operators named; the others are summed

@@ -28,7 +28,7 @@ from ..train.trainer import Trainer, fake_trainer
 from ..train.planner import plan
 from ..train.recipe import ParallelConfig, Recipe, change
 
-# %% ../../nbs/920_throughput.ipynb #d5191f3a
+# %% ../../nbs/920_throughput.ipynb #1d88800d
 def keep_rows(
     rows,                     # iterable of dicts, which measures each when it is asked for it
     path=None,                # JSON-lines file that rows are appended to; None: none is written
@@ -50,7 +50,7 @@ def keep_rows(
         if seconds is not None and time.perf_counter() - begun > seconds: break
     return kept
 
-# %% ../../nbs/920_throughput.ipynb #65083836
+# %% ../../nbs/920_throughput.ipynb #c2e1f936
 @dataclass(frozen=True)
 class Setting:
     "How the training steps of one row are computed"
@@ -73,7 +73,7 @@ class Setting:
             run__p_drop_patches=.5 if self.masked else 0., parallel__accumulate=1,
             parallel__activation_checkpointing=self.checkpoint, parallel__compile=self.compiled)
 
-# %% ../../nbs/920_throughput.ipynb #2c2796a5
+# %% ../../nbs/920_throughput.ipynb #c97ab7f1
 def open_trainer(
     recipe:Recipe, # of any size
     device=None,   # None: the best there is
@@ -81,6 +81,7 @@ def open_trainer(
     "The recipe's own trainer on random latents, which needs no codec and no text encoder"
     return fake_trainer(recipe, device)
 
+# %% ../../nbs/920_throughput.ipynb #13ed4c3c
 class Part(NamedTuple):
     "A call that takes a share of a training step"
     name:str      # as a table shows it
@@ -99,7 +100,7 @@ def parts_of(
         Part('EMA', trainer.ema, 'update'),
     ]
 
-# %% ../../nbs/920_throughput.ipynb #efcf0dc5
+# %% ../../nbs/920_throughput.ipynb #89efee5a
 @contextmanager
 def watched(
     parts:list[Part], # whose calls are timed
@@ -118,6 +119,7 @@ def watched(
         for part in parts: stack.enter_context(timed(part))
         yield spent
 
+# %% ../../nbs/920_throughput.ipynb #da59b423
 def step_parts(
     trainer,        # a `Trainer` that has warmed up
     device='cpu',   # where it computes
@@ -131,7 +133,7 @@ def step_parts(
         taken.append(spent | dict(rest=whole - sum(spent.values())))
     return {name: statistics.median(t[name] for t in taken) for name in taken[0]}
 
-# %% ../../nbs/920_throughput.ipynb #5433c35a
+# %% ../../nbs/920_throughput.ipynb #4a075916
 def slowest_kernels(
     call,           # function without arguments
     device='cpu',   # where it computes
@@ -145,7 +147,7 @@ def slowest_kernels(
     events = sorted(prof.key_averages(), key=ms, reverse=True)[:top]
     return [dict(name=e.key[:90], ms=round(ms(e), 3), count=e.count) for e in events]
 
-# %% ../../nbs/920_throughput.ipynb #0f94532c
+# %% ../../nbs/920_throughput.ipynb #f1cdba21
 def compiled_graphs() -> int:
     "Graphs that the compiler has made since `start_afresh`; 0 if everything runs eagerly"
     from torch._dynamo.utils import counters   # slow to import
@@ -161,6 +163,7 @@ def start_afresh():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
+# %% ../../nbs/920_throughput.ipynb #dc673d60
 def measured(
     row:dict, # what is measured
     measure,  # function without arguments that returns the numbers, as a dict
@@ -173,7 +176,7 @@ def measured(
         return row | dict(failed='out of memory')
     finally: start_afresh()
 
-# %% ../../nbs/920_throughput.ipynb #ce6d9466
+# %% ../../nbs/920_throughput.ipynb #34555cee
 def gpu_kind(
     device, # torch device, or its name
 ) -> str|None:
@@ -182,7 +185,7 @@ def gpu_kind(
     gpu = find_gpu(torch.cuda.get_device_name(device))
     return next((kind for kind, known in GPUS.items() if known is gpu), None)
 
-# %% ../../nbs/920_throughput.ipynb #56bbd235
+# %% ../../nbs/920_throughput.ipynb #2b5145ea
 def _planned(recipe:Recipe) -> dict: # flops of a step, planned_gb
     "What the planner says of one step on one device"
     p = plan(recipe, 'h200', 1)   # operations and bytes are the same for every kind
@@ -207,6 +210,7 @@ def _numbers(recipe:Recipe, device, steps:int, profiled:bool) -> dict:
     if profiled: out['kernels'] = slowest_kernels(trainer.train_step, device)
     return out
 
+# %% ../../nbs/920_throughput.ipynb #a65de75e
 def train_row(
     recipe:Recipe,         # of any size
     setting:Setting,       # how its steps are computed
@@ -231,12 +235,12 @@ def train_rows(
     "A recipe under some settings; each row is measured when it is asked for"
     for setting in settings: yield train_row(recipe, setting, device, steps, profiled)
 
-# %% ../../nbs/920_throughput.ipynb #5313a97f
+# %% ../../nbs/920_throughput.ipynb #5de44ada
 def _columns(row:dict) -> str:
     "What was measured; a dash for what this device can't tell"
     mfu = f"{row['mfu']:7.1%}" if 'mfu' in row else f"{'-':>7}"
     peak = f"{row['peak_gb']:9.1f}" if 'peak_gb' in row else f"{'-':>9}"
-    speed = f"{row['seconds']:9.3f}{row['samples_per_s']:11.2f}{row['tflops']:9.2f}"
+    speed = f"{row['seconds']:9.3f}{row['samples_per_s']:11.2f}{row['tflops']:9.3g}"
     return f"{speed}{mfu}{peak}{row['planned_gb']:9.1f}{row['graphs']:8}"
 
 def _shares(parts:dict) -> str:

@@ -77,6 +77,7 @@ def _parts(quick:bool) -> dict: # name -> function without arguments
         parts['operators_compiled'] = compiled
     return parts | dict(sampling=sampling, import_s=bench_import)
 
+# %% ../../nbs/925_toy.ipynb #86c87c10
 def bench(
     quick:bool=False,       # small batches, no compiler: seconds instead of minutes
     note=lambda part: None, # called with the name of each part before it starts
@@ -100,6 +101,7 @@ def _print_steps(step:dict, peak:dict):
         shares = f"{row['gflops']/peak['float32']:12.0%} {row['gflops']/peak['bfloat16']:13.0%}"
         print(f"  {row['variant']:34} {row['seconds']:6.3f} {row['gflops']:8.0f} {shares}")
 
+# %% ../../nbs/925_toy.ipynb #61178866
 def print_bench(
     result:dict, # from `bench`
 ):

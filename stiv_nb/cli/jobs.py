@@ -62,33 +62,59 @@ def _bench_peer(device:str|None) -> dict:
     print(growth_table(result['growth']))
     return result
 
-def _bench_recipe(name:str, batch:int, device:str|None) -> dict:
-    "Training steps of a recipe, printed"
-    from stiv_nb.bench.throughput import bench_recipe, print_recipe_bench
-    from stiv_nb.train.setup import open_recipe
+def _note_row(row:dict):
+    "Says on stderr that a row is measured, with its numbers"
+    numbers = {k: v for k, v in row.items() if isinstance(v, (int, float))}
+    shown = '  '.join(f'{k} {v:.4g}' for k, v in numbers.items())
+    print(f"{row['recipe']} {row['kind']}: {row.get('failed', shown)}", file=sys.stderr)
+
+def _bench_recipe(name:str, kind:str, device:str|None, **options):
+    "Rows of a recipe, printed as tables"
+    from stiv_nb.bench.job import bench_recipe, rows_table
     from stiv_nb.train.ranks import join_ranks
-    recipe = open_recipe(name)
-    result = bench_recipe(recipe, batch, join_ranks(device).device, _note)
-    print_recipe_bench(result)
-    return result
+    from stiv_nb.train.setup import open_recipe
+    device = join_ranks(device).device
+    rows = bench_recipe(open_recipe(name), kind, device=device, note=_note_row, **options)
+    print(rows_table(rows))
 
 # %% ../../nbs/977_jobs.ipynb #df6f910a
-@command('stiv bench --json bench.json')
-def cmd_bench(
-    quick:bool=False, # small batches, no compiler: seconds instead of minutes
-    json:str=None,    # file for the numbers
-    peer:bool=False,  # our model beside diffusers' Latte instead, and cost against length and size
-    train:str=None,   # a recipe instead: throughput, MFU and memory of its training steps
-    batch:int=8,      # clips per step, for --train
-    device:str=None,  # cpu or cuda; if left out, --train takes the best there is, --peer the CPU
-):
-    "Measures how fast this machine multiplies, trains and samples, and where the time goes"
+def _check_bench(quick, peer, train, json, guidance, fsdp, **of_train):
+    "Refuses options that don't go together"
     if quick + peer + bool(train) > 1:
         raise ValueError('--quick, --peer and --train exclude each other; choose one')
-    path = check_out(Path(json), ('.json',)) if json else None
+    if guidance + fsdp + of_train['profile'] > 1:
+        raise ValueError('--guidance, --fsdp and --profile exclude each other; choose one')
+    if train and json: raise ValueError('--train keeps rows: name their file with --rows')
+    options = dict(guidance=guidance, fsdp=fsdp, **of_train)
+    stray = [f'--{k}' for k, v in options.items() if v not in (None, False)]
+    if stray and not train: raise ValueError(f"{', '.join(stray)}: only with --train RECIPE")
+
+@command('stiv bench --json bench.json')
+def cmd_bench(
+    quick:bool=False,   # small batches, no compiler: seconds instead of minutes
+    json:str=None,      # file for the numbers of this machine, or of --peer
+    peer:bool=False,    # our model beside diffusers' Latte instead; cost against length and size
+    train:str=None,     # a recipe instead: throughput, MFU and memory of its training steps
+    guidance:bool=False,# with --train: seconds of guided sampling instead
+    fsdp:bool=False,    # with --train: steps of a model sharded by FSDP over one device instead
+    profile:bool=False, # with --train: also the slowest kernels
+    batch:int=None,     # with --train: clips per step; if left out, as many as fit
+    depth:int=None,     # with --train: main blocks that stay of a model too large for one GPU
+    rows:str=None,      # with --train: .jsonl file to which each row is appended once measured
+    seconds:float=None, # with --train: no further row is begun after that time
+    device:str=None,    # cpu or cuda; if left out, --train takes the best there is, --peer the CPU
+):
+    "Measures how fast this machine multiplies, trains and samples, and where the time goes"
+    _check_bench(quick, peer, train, json, guidance, fsdp, profile=profile, batch=batch,
+                 depth=depth, rows=rows, seconds=seconds)
     if device: check_choice('device', device, ('cpu', 'cuda'))
-    check_least('batch', batch, 1)
-    if peer: result = _bench_peer(device)
-    elif train: result = _bench_recipe(train, batch, device)
-    else: result = _bench_machine(quick)
-    if path: atomic_write(path, dumps(result, indent=1) + '\n')
+    if not train:
+        path = check_out(Path(json), ('.json',)) if json else None
+        result = _bench_peer(device) if peer else _bench_machine(quick)
+        if path: atomic_write(path, dumps(result, indent=1) + '\n')
+        return
+    if batch is not None: check_least('batch', batch, 1)
+    kind = 'guidance' if guidance else 'sharded' if fsdp else 'train'
+    path = check_out(Path(rows), ('.jsonl',)) if rows else None
+    _bench_recipe(train, kind, device, batch=batch, depth=depth, path=path, seconds=seconds,
+                  profiled=profile)

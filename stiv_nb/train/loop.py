@@ -18,7 +18,8 @@ from .checkpoint import RunFolder, StopAsked, checkpoints
 from .latents import Latents
 from .recipe import Recipe, to_yaml
 from .setup import RunSetup, set_up
-from .trainer import Sums, Trainer, fake_trainer
+from .sums import Sums
+from .trainer import Trainer, fake_trainer
 from .watchdog import Watchdog
 
 # %% ../../nbs/670_loop.ipynb #4b61d2ed
