@@ -182,6 +182,22 @@ class Processors(FilterDefaults):
         return procs
 
 
+def narrow(line):
+    """A line of a signature as lines that fit the column: without modules' names, long defaults as
+    `Name(…)`, a long comment above it. nbdev writes types and defaults out in full.
+    """
+    line = line.replace(":NoneType=None", "=None")   # what nbdev makes of no type
+    if len(line) <= WIDTH: return line
+    indent = re.match(" *", line)[0]
+    line = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", line)
+    line = re.sub(r"=(\w*)\(.{30,}?\)(?=, #|,?$)", r"=\1(…)", line)
+    parameters, mark, comment = line.partition(" # ")
+    if len(line) <= WIDTH: return line
+    if mark and len(parameters) <= WIDTH: lines = [f"{indent}# {comment}", parameters]
+    else: lines = textwrap.wrap(line.strip(), WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return "\n".join(lines)
+
+
 class Page:
     "One notebook as Markdown, `text`, with the files it shows, `files`"
     def __init__(self, fn, readme=False):
@@ -201,6 +217,8 @@ class Page:
         text = re.sub(r"\n{3,}", "\n\n", "\n".join(filter(None, parts)))
         # nbdev links names in signatures too, but a code block shows the link's Markdown
         text = FENCE.sub(lambda m: SYMBOL.sub(r"\1", m[0]), text)
+        python = re.compile(r"^```+python\n.*?^```+$", re.M | re.S)
+        text = python.sub(lambda m: "\n".join(map(narrow, m[0].split("\n"))), text)
         text = self.for_readme(text) if readme else self.for_site(text, state)
         self.text = text.rstrip() + "\n"
 
