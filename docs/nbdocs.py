@@ -193,9 +193,9 @@ def narrow(line):
     line = re.sub(r"=(\w*)\(.{30,}?\)(?=, #|,?$)", r"=\1(…)", line)
     parameters, mark, comment = line.partition(" # ")
     if len(line) <= WIDTH: return line
-    if mark and len(parameters) <= WIDTH: lines = [f"{indent}# {comment}", parameters]
-    else: lines = textwrap.wrap(line.strip(), WIDTH, initial_indent=indent, subsequent_indent=indent)
-    return "\n".join(lines)
+    if mark and len(parameters) <= WIDTH: return f"{indent}# {comment}\n{parameters}"
+    wrapped = textwrap.wrap(line.strip(), WIDTH - len(indent))
+    return textwrap.indent("\n".join(wrapped), indent)
 
 
 class Page:
