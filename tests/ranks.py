@@ -19,7 +19,7 @@ from stiv_nb.train.ranks import full_tensor, join_ranks, leave_ranks
 from stiv_nb.train.recipe import change
 from stiv_nb.train.recipes import RECIPES
 from stiv_nb.train.setup import set_up
-from stiv_nb.train.trainer import Trainer
+from stiv_nb.train.trainer import Trainer, validate
 
 SHAPE = ModelConfig(width=36, depth=2, heads=3, channels=8, text_width=16, positions="both")
 TINY = change(
@@ -56,7 +56,7 @@ def compare(out, runs):
         while trainer.step < n_steps: trainer.train_step()
         trainer.save(out/name/"checkpoints")
         state = trainer.state()
-        seen = dict(trainer.validate(), loss=trainer.metrics(1.)["loss"])
+        seen = dict(validate(trainer), loss=trainer.metrics(1.)["loss"])
         flat = {}
         for kind in ("model", "ema"):
             for k, v in state[kind].items(): flat[f"{kind}.{k}"] = full_tensor(v)

@@ -19,7 +19,7 @@ from .latents import Latents
 from .recipe import Recipe, to_yaml
 from .setup import RunSetup, set_up
 from .sums import Sums
-from .trainer import Trainer, fake_trainer
+from .trainer import Trainer, fake_trainer, validate
 from .watchdog import Watchdog
 
 # %% ../../nbs/670_loop.ipynb #4b61d2ed
@@ -63,17 +63,17 @@ class _Loop:
                 self.watchdog.note(trainer.step, 'compute')
                 trainer.train_step()
                 asked, last = trainer.ranks.any(stop.asked), trainer.step == run.n_steps
-                validate = trainer.val is not None and self.due(run.val_every)
-                if self.due(run.log_every) or validate or last: self.log(validate)
+                judged = trainer.val is not None and self.due(run.val_every)
+                if self.due(run.log_every) or judged or last: self.log(judged)
                 if self.folder and (self.due(run.save_every) or asked or last): self.save()
                 if asked and not last: self.stop()
                 if self.on_sample and self.due(run.sample_every): self.sample()
 
-    def log(self, validate:bool):
+    def log(self, judged:bool):
         "A line of metrics"
         self.watchdog.note(self.trainer.step, 'log')
         line = self.trainer.metrics(time.time() - self.mark)
-        if validate: line |= self.trainer.validate()
+        if judged: line |= validate(self.trainer)
         self.mark = time.time()
         if self.files: self.files.log(line)
         else: self.metrics.append(line)

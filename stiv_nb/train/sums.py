@@ -6,6 +6,7 @@
 __all__ = ['N_BINS', 'Sums']
 
 # %% ../../nbs/657_sums.ipynb #dddf908a
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -44,3 +45,16 @@ class Sums:
         return cls(*numbers, bins[:N_BINS], bins[N_BINS:])
 
     def __add__(self, other): return Sums.from_vector(self.to_vector() + other.to_vector())
+
+    def line(self,
+        seconds:float, # seconds in which it was summed
+    ) -> dict:         # JSON-able; means of nothing are NaN, or None by time
+        "Means per clip, per step and by flow time; clips, tokens and TFLOP per second"
+        done = self.steps - self.skipped
+        bins = zip(self.loss_in_bin.tolist(), self.in_bin.tolist())
+        return dict(
+            loss=self.loss/self.samples if self.samples else math.nan,
+            by_time=[loss/n if n else None for loss, n in bins],
+            grad_norm=self.grad_norm/done if done else math.nan, skipped=int(self.skipped),
+            samples_per_s=self.samples/seconds, tokens_per_s=self.tokens/seconds,
+            tflops=self.flops/seconds/1e12)
