@@ -26,7 +26,8 @@ class FolderReport:
     def ok(self) -> bool: return not self.problems
 
     def __str__(self):
-        found = f"{len(self.problems)} problems" if self.problems else "no problems"
+        n = len(self.problems)
+        found = f"{n or 'no'} problem{'s'*(n != 1)}"
         head = f"{self.folder}: {self.n_clips} clips, {self.n_frames} frames, {found}"
         return '\n'.join([head, *(f"  {p}" for p in self.problems)])
 

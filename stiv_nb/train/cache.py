@@ -189,13 +189,13 @@ class CachedLatents(Latents):
     def __len__(self): return self.n
 
     def part(self,
-        a:int, # first clip
-        b:int, # one past the last clip
-    ):         # a view of this data
+        start:int, # first clip
+        stop:int,  # one past the last clip
+    ):             # a view of this data
         "Some of the clips"
         out = copy.copy(self)
-        out.first = self.first + a
-        out.n = b - a
+        out.first = self.first + start
+        out.n = stop - start
         return out
 
     def _rows(self, index:Tensor) -> dict: return self.rows[(index + self.first).tolist()]
@@ -207,14 +207,14 @@ class CachedLatents(Latents):
         return list(self._rows(index)['caption'])
 
     def batch(self,
-        index:Tensor,           # (b,) long
-        frame:Tensor|None=None, # (b,) in [0, 1): takes that frame of each clip; None: whole clips
+        index:Tensor,        # (b,) long
+        u:Tensor|None=None,  # (b,) in [0, 1): takes that frame of each clip; None: whole clips
     ) -> tuple[Tensor, Text, Tensor]: # z1 (b, f, c, h, w), text, micro (b, 6)
         "A batch of clips, or of single frames"
         rows = self._rows(index)
         z1 = _unpack_all(rows['z1'], *self.shape)
         micro = torch.from_numpy(np.stack(rows['micro'])).float()
-        if frame is not None: z1, micro = single_frames(z1, micro, frame)
+        if u is not None: z1, micro = single_frames(z1, micro, u)
         return z1, self._encoded_captions(rows), micro
 
     def _encoded_captions(self, rows:dict) -> Text:
@@ -270,12 +270,12 @@ class Buckets(Latents):
         return self.starts[k] + sample_order(seed + k, 0, places, batch, n_clips)
 
     def batch(self,
-        index:Tensor,           # (b,) long, all of one bucket
-        frame:Tensor|None=None, # (b,) in [0, 1): takes that frame of each clip; None: whole clips
+        index:Tensor,        # (b,) long, all of one bucket
+        u:Tensor|None=None,  # (b,) in [0, 1): takes that frame of each clip; None: whole clips
     ) -> tuple[Tensor, Text, Tensor]: # z1 (b, f, c, h, w), text, micro (b, 6)
         "A batch of clips of one bucket, or of single frames"
         k = int(torch.searchsorted(self.starts, index[0], right=True)) - 1
-        return self.parts[k].batch(index - self.starts[k], frame)
+        return self.parts[k].batch(index - self.starts[k], u)
 
 # %% ../../nbs/630_cache.ipynb #2d8f0a55
 def in_buckets(
