@@ -15,7 +15,7 @@ import torch
 from ..codec.text import TextConfig, train_text
 from ..codec.vae import train_vae
 from ..core.checks import check_choice
-from ..core.machine import machine
+from ..core.machine import best_device, has_bf16, machine
 from ..core.progress import Bar
 from ..data.shapes import VOCABULARY, ShapeWorld
 from ..eval.toybench import ceiling, evaluate, table
@@ -155,7 +155,8 @@ def run_demo(
     if folder:
         folder = Path(folder)
         for stage in STAGES: check_folder_of_run(folder/stage, False)
-    recipes = [change(r, run__seed=seed) for r in demo_recipes(scale, family)]
+    precision = {} if has_bf16(best_device()) else dict(parallel__precision='fp32')
+    recipes = [change(r, run__seed=seed, **precision) for r in demo_recipes(scale, family)]
     part = _Parts(verbose)
     vae, text = _train_codec(part, recipes[0], seed)
     data = _encode(part, recipes[-1], vae, text)
