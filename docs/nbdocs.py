@@ -191,8 +191,8 @@ def narrow(line):
     indent = re.match(" *", line)[0]
     line = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", line)
     line = re.sub(r"=(\w*)\(.{30,}?\)(?=, #|,?$)", r"=\1(…)", line)
-    parameters, mark, comment = line.partition(" # ")
     if len(line) <= WIDTH: return line
+    parameters, mark, comment = line.partition(" # ")
     if mark and len(parameters) <= WIDTH: return f"{indent}# {comment}\n{parameters}"
     wrapped = textwrap.wrap(line.strip(), WIDTH - len(indent))
     return textwrap.indent("\n".join(wrapped), indent)
