@@ -7,7 +7,7 @@ import torch
 from stiv_nb.bench.job import TABLES, bench_recipe, rows_table
 from stiv_nb.bench.speed import fake_batch
 from stiv_nb.bench.throughput import Setting, gpu_kind, open_trainer, train_row
-from stiv_nb.core.files import read_json_lines
+from stiv_nb.core.outside import read_json_lines
 from stiv_nb.model.dit import DiT, ModelConfig
 from stiv_nb.stiv.sampler import guided_velocity, sample
 from stiv_nb.train.recipe import change

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from ..core.checks import check_least
-from ..core.files import atomic_write, read_json_lines
+from ..core.files import atomic_write
+from ..core.outside import read_json_lines
 from ..core.progress import LivePlot
 from ..train.recipe import Recipe, to_yaml
 

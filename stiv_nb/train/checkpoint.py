@@ -15,7 +15,8 @@ import warnings
 from pathlib import Path
 
 from ..core.checks import check_least
-from ..core.files import atomic_write, read_json_lines, replace_folder
+from ..core.files import atomic_write, replace_folder
+from ..core.outside import read_json_lines
 from .ranks import Ranks
 
 # %% ../../nbs/650_checkpoint.ipynb #4b53b436
@@ -116,7 +117,7 @@ class RunFolder:
     ):
         self.folder = Path(folder)
         self.log_file = self.folder/'metrics.jsonl'
-        self.metrics = [line for line in read_json_lines(self.log_file) if line['step'] <= step]
+        self.metrics = [line for line in read_json_lines(self.log_file, dict(step=int)) if line['step'] <= step]
         self.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self.folder/'recipe.yaml', recipe)
         atomic_write(self.log_file, ''.join(json.dumps(line) + '\n' for line in self.metrics))
