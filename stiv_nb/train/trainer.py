@@ -24,7 +24,8 @@ from .fetcher import Fetcher
 from .latents import fake_latents
 from .ranks import full_tensor, join_ranks, rank_slots
 from .recipe import Recipe, from_yaml, other_run, to_yaml
-from .setup import Encoders, RunSetup, build_model
+from .setup import RunSetup
+from .start import Encoders, build_model
 from .sums import N_BINS, Sums
 
 # %% ../../nbs/660_trainer.ipynb #92e88dd5
