@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.checks import check_choice, check_config, check_number, check_seed, choices
+from ..core.checks import check_choice, check_config, check_number, choices
 from ..data.pictures import read_image, sides
 from ..data.video import from_uint8
 from ..model.singleton import check_micro, micro_vector
@@ -50,14 +50,14 @@ class Defaults(SamplingConfig):
     def __post_init__(self):
         many = (1, 1_000_000)
         check_config(self, 'defaults', size=many, n_frames=many, stride=many, max_frames=many,
-                     fps=(.1, 1000), shift=(.001, 1000))
+                     fps=(.1, 1000), shift=(1e-9, 1000))
         super().__post_init__()
         if self.n_frames > self.max_frames:
             raise ValueError(f"defaults.n_frames={self.n_frames} is more than "
                              f"max_frames={self.max_frames}")
         if self.micro is not None: check_micro(self.micro)
 
-# %% ../../nbs/535_inputs.ipynb #d8fe0500
+# %% ../../nbs/535_inputs.ipynb #1d060071
 _RANGES = dict( # what a caller may ask for: least, most, whole number
     steps=(1, 1000, True), stride=(1, 1_000_000, True),
     guidance=(0, 100, False), guidance_image=(0, 100, False))
@@ -65,7 +65,7 @@ _RANGES = dict( # what a caller may ask for: least, most, whole number
 def choose(
     defaults:Defaults, # the pipeline's own
     unit:int,          # pixels of a token's side, which divide a frame's
-    **asked,           # field of `Defaults`, or seed -> value, None for the pipeline's own
+    **asked,           # field of `Defaults` -> value, None for the pipeline's own
 ) -> dict:             # the same names; size is (height, width)
     "What to do: the caller's wish where there is one, checked, else the pipeline's own"
     allowed = choices(Defaults) | dict(renorm=(True, False))
@@ -74,14 +74,13 @@ def choose(
         out[name] = value = getattr(defaults, name) if value is None else value
         if name in allowed: check_choice(name, value, allowed[name])
         if name in _RANGES: out[name] = check_number(name, value, *_RANGES[name])
-        if name == 'seed': out[name] = check_seed(name, value)
     out['n_frames'] = check_number('n_frames', out['n_frames'], 1, defaults.max_frames, whole=True)
     both = [check_number('size', s, unit, 64*unit, whole=True) for s in sides(out['size'])]
     if any(s % unit for s in both):
         raise ValueError(f"size={out['size']} must be a multiple of {unit}")
     return out | dict(size=tuple(both))
 
-# %% ../../nbs/535_inputs.ipynb #15c720c4
+# %% ../../nbs/535_inputs.ipynb #7a9f0f0a
 def what_to_tell(
     defaults:Defaults,     # the pipeline's own
     size:tuple,            # (height, width) asked for
