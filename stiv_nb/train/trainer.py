@@ -8,6 +8,7 @@ __all__ = ['MOST_REFUSED', 'is_bad', 'bad_step', 'on_gpu', 'Trainer', 'fake_trai
 # %% ../../nbs/660_trainer.ipynb #6cab038a
 import math
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ..codec.text import Text
 from ..core.machine import find_gpu
 from ..flow.times import loss_by_time
 from ..model.count import forward_flops, n_tokens
+from ..model.singleton import typical_micro
 from ..stiv.loss import make_draws, stiv_loss
 from ..stiv.pipeline import Defaults, Pipeline
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -218,6 +220,16 @@ class Trainer:
         self.n_refused = notes['n_refused']
         if self.ranks.main: self.sums = Sums.from_vector(notes['sums'])
 
+    @cached_property
+    def micro(self) -> dict:
+        "What the model is typically told of a clip, from up to 256 of them"
+        found = []
+        for part in getattr(self.data, 'parts', [self.data]):
+            n = min(len(part), -(-256*len(part)//len(self.data)))
+            index = torch.linspace(0, len(part) - 1, n).long()
+            found += [part.batch(few)[2] for few in index.split(16)]
+        return typical_micro(torch.cat(found))
+
     def pipeline(self) -> Pipeline|None: # None in ranks other than the first
         "The EMA weights, ready to sample; all ranks call"
         weights = {k: full_tensor(v) for k, v in self.ema.weights.items()}
@@ -228,7 +240,7 @@ class Trainer:
         n_frames = 1 if d.image_every == 1 else d.n_frames     # 1: it has seen pictures only
         defaults = Defaults(
             **vars(r.sampling), size=d.size, n_frames=n_frames, stride=d.stride,
-            shift=r.flow.shift, max_frames=4*d.n_frames)
+            shift=r.flow.shift, max_frames=4*d.n_frames, micro=self.micro)
         return Pipeline(model, *self.encoders, defaults, self.device, self.objective)
 
 # %% ../../nbs/660_trainer.ipynb #c996f04c
