@@ -14,7 +14,8 @@ import torch
 
 from ..model.dit import DiT, ModelConfig
 from ..model.inflate import Source, StartReport, plan_start, source_of, weights_at_start
-from ..stiv.pipeline import Pipeline, find_pipeline, load_encoders, open_model
+from ..stiv.pipeline import Pipeline, find_pipeline
+from ..stiv.saving import naming, read_parts, read_source
 from .parallelize import load_sharded, parallelize
 from .ranks import Ranks
 from .recipe import Recipe
@@ -42,8 +43,10 @@ def open_start(
 ) -> Start:
     "A stored pipeline as one to start from; only its config and the names of its weights are read"
     folder = find_pipeline(name)
-    def encoders(device): return Encoders(*load_encoders(folder, device))
-    return Start(open_model(folder), encoders)
+    def encoders(device):
+        with naming(folder): parts = read_parts(folder, Encoders._fields)
+        return Encoders(*(parts[part].to(device).eval() for part in Encoders._fields))
+    return Start(read_source(folder), encoders)
 
 # %% ../../nbs/652_start.ipynb #eb117cac
 def empty_model(
