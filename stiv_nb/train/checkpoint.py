@@ -97,6 +97,7 @@ def load_checkpoint(
     state:dict,     # nested dicts of tensors of the right shapes; filled in place
     ranks:Ranks,    # all of them call
     fields:dict={}, # entries that the notes must have -> type, as in `fits`
+    check=None,     # called as check(notes) before a tensor is filled; raises if they don't suit
 ) -> dict:          # the notes
     "Fills tensors from a checkpoint, whatever number of ranks wrote it"
     import torch.distributed.checkpoint as dcp
@@ -105,14 +106,17 @@ def load_checkpoint(
     def look():
         found['notes'] = read_json(path/'notes.json', fields)
         found['index'] = read_index(path)
+    def ask():
+        if check: check(found['notes'])
     def index(): return found['index']
     def read():
         reader = dcp.FileSystemReader(path)
         reader.read_metadata = index   # torch's own would run the pickle
         _quietly(dcp.load, state, storage_reader=reader, no_dist=ranks.size == 1)
-    for phase in (look, read):
+    for phase in (look, ask, read):
         failure = _failure(phase)
         if not ranks.any(failure is not None): continue
+        if phase is ask and failure: raise failure
         raise ValueError(f"checkpoint {path} can't be read ({_why(failure, path)}); "
                          "delete that folder to go on from the one before") from None
     return found['notes']

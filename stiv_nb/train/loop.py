@@ -9,9 +9,9 @@ __all__ = ['Run', 'run_setup', 'train', 'rehearse']
 import contextlib
 import dataclasses
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter   # goes on evenly when somebody sets the clock
 from ..stiv.pipeline import Pipeline
 from .checkpoint import RunFolder, StopAsked, checkpoints, hold_run
 from .latents import Latents
@@ -48,7 +48,7 @@ class _Loop:
         self.files = RunFolder(folder, recipe, trainer.step) if folder and main else None
         self.metrics = self.files.metrics if self.files else []
         self.watchdog = Watchdog(trainer.ranks, trainer.recipe.parallel.timeout)
-        self.mark = perf_counter()   # when the last line was written
+        self.mark = time.perf_counter()   # when the last line was written
 
     def due(self, every:int) -> bool:
         "Whether it is the turn of something that happens every so many steps"
@@ -72,9 +72,9 @@ class _Loop:
     def log(self, judged:bool):
         "A line of metrics"
         self.watchdog.note(self.trainer.step, 'log')
-        line = self.trainer.metrics(perf_counter() - self.mark)
+        line = self.trainer.metrics(time.perf_counter() - self.mark)
         if judged: line |= validate(self.trainer)
-        self.mark = perf_counter()
+        self.mark = time.perf_counter()
         if self.files: self.files.log(line)
         else: self.metrics.append(line)
         if self.report and self.trainer.ranks.main:
@@ -91,7 +91,7 @@ class _Loop:
         self.watchdog.note(self.trainer.step, 'sample')
         pipe = self.trainer.pipeline()
         if pipe: self.on_sample(pipe, self.trainer.step)
-        self.mark = perf_counter()
+        self.mark = time.perf_counter()
 
 # %% ../../nbs/670_loop.ipynb #849cf00b
 def _stopped(setup:RunSetup, trainer, folder) -> str:
@@ -112,7 +112,7 @@ def run_setup(
     on_sample=None,   # called as on_sample(pipeline, step); only in the first rank
 ) -> Run:
     "Trains what was set up, from its start or its last checkpoint to its last step"
-    begun = perf_counter()
+    begun = time.perf_counter()
     trainer = None
     try:
         trainer = Trainer(setup)
@@ -125,7 +125,7 @@ def run_setup(
             pipe.notes = dict(recipe=recipe, start=vars(trainer.start_report))
         if loop.files: pipe.save(loop.folder/'pipeline')
     except KeyboardInterrupt: raise KeyboardInterrupt(_stopped(setup, trainer, folder)) from None
-    return Run(setup.recipe, loop.folder, pipe, loop.metrics, perf_counter() - begun)
+    return Run(setup.recipe, loop.folder, pipe, loop.metrics, time.perf_counter() - begun)
 
 def train(
     recipe:Recipe,                 # what to train
@@ -154,6 +154,6 @@ def rehearse(
     trainer = fake_trainer(recipe, device)
     with contextlib.closing(trainer.fetcher):
         trainer.train_step()
-        trainer.sums, trainer.waited, begun = Sums(), 0., perf_counter()
+        trainer.sums, trainer.waited, begun = Sums(), 0., time.perf_counter()
         trainer.train_step()
-    return trainer.metrics(perf_counter() - begun)
+    return trainer.metrics(time.perf_counter() - begun)
