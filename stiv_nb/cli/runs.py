@@ -202,11 +202,11 @@ def cmd_cache(
     "Encodes a recipe's clips into shards of latents, once for many runs; started again, it goes on"
     from stiv_nb.core.checks import check_least
     from stiv_nb.core.progress import Bar
-    from stiv_nb.stiv.pipeline import load
     from stiv_nb.train.cache import about_clips, fill_cache, in_buckets
     from stiv_nb.train.ranks import join_ranks, leave_ranks
     from stiv_nb.train.recipe import change
     from stiv_nb.train.setup import check_sizes, open_clips, open_encoders, open_recipe
+    from stiv_nb.train.start import open_start
     r = changed(open_recipe(recipe), fields)
     check_least('shard', shard, 1)
     clips = open_clips(change(r, data__cache=None)).clips
@@ -214,7 +214,7 @@ def cmd_cache(
     try:
         ranks = join_ranks()  # first of all: from here on, each rank uses its own GPU
         check_sizes(r)
-        start = load(r.run.start, 'cpu') if r.run.start else None
+        start = open_start(r.run.start) if r.run.start else None
         vae, text = open_encoders(r, start, clips, Path(out), ranks)
         for name, part in in_buckets(clips, r.data).items():
             report = Bar(f'cache {name}'.strip()) if ranks.main else None
