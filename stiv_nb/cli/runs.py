@@ -153,23 +153,28 @@ def _check_resume(r, folder:Path, resume:bool) -> bool: # whether there is a run
     return True
 
 def _run(r, folder:Path, resume:bool) -> tuple: # the finished `Run`, and a caption to try
+    from stiv_nb.train.checkpoint import checkpoints, hold_run
+    from stiv_nb.train.ranks import join_ranks
+    ranks = join_ranks(None, r.parallel.timeout)
+    try:
+        with hold_run(folder, ranks):
+            return _trained(r, folder, _check_resume(r, folder, resume), ranks)
+    except KeyboardInterrupt as e:
+        hint = f'go on with: stiv train {folder} --resume'
+        said = f'stopped; {hint}' if checkpoints(folder/'checkpoints') else 'stopped before a step'
+        if str(e): said = str(e).replace(f'resume from {folder}', hint)
+        raise KeyboardInterrupt(said) from None
+
+def _trained(r, folder:Path, there:bool, ranks) -> tuple: # the finished `Run`, a caption to try
     from stiv_nb.core.progress import Bar
     from stiv_nb.train.loop import run_setup
-    from stiv_nb.train.ranks import join_ranks
     from stiv_nb.train.setup import set_up
-    there = _check_resume(r, folder, resume)
-    ranks = join_ranks(None, r.parallel.timeout)
     def bar(name): return Bar(name) if ranks.main else None
     setup = set_up(r, folder, there, report=bar('encode'))
     def strips(pipe, step):
         path = folder/'samples'/f'{step:06}.png'
         draw_strips(pipe, setup.examples, path, f'step {step}')
-    try: done = run_setup(setup, folder, there, bar(r.run.name), strips)
-    except KeyboardInterrupt as e:
-        said = str(e).split(';')[0]
-        hint = 'stopped before the first step'
-        if said: hint = f'{said}; go on with: stiv train {folder} --resume'
-        raise KeyboardInterrupt(hint) from None
+    done = run_setup(setup, folder, there, bar(r.run.name), strips)
     if done.pipeline: strips(done.pipeline, r.run.n_steps)
     return done, setup.examples.captions[0] if setup.examples else ''
 
@@ -198,11 +203,11 @@ def cmd_cache(
     "Encodes a recipe's clips into shards of latents, once for many runs; started again, it goes on"
     from stiv_nb.core.checks import check_least
     from stiv_nb.core.progress import Bar
-    from stiv_nb.stiv.pipeline import load
     from stiv_nb.train.cache import about_clips, fill_cache, in_buckets
     from stiv_nb.train.ranks import join_ranks, leave_ranks
     from stiv_nb.train.recipe import change
     from stiv_nb.train.setup import check_sizes, open_clips, open_encoders, open_recipe
+    from stiv_nb.train.start import open_start
     r = changed(open_recipe(recipe), fields)
     check_least('shard', shard, 1)
     clips = open_clips(change(r, data__cache=None)).clips
@@ -210,7 +215,7 @@ def cmd_cache(
     try:
         ranks = join_ranks()  # first of all: from here on, each rank uses its own GPU
         check_sizes(r)
-        start = load(r.run.start, 'cpu') if r.run.start else None
+        start = open_start(r.run.start) if r.run.start else None
         vae, text = open_encoders(r, start, clips, Path(out), ranks)
         for name, part in in_buckets(clips, r.data).items():
             report = Bar(f'cache {name}'.strip()) if ranks.main else None

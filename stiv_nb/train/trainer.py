@@ -8,14 +8,17 @@ __all__ = ['MOST_REFUSED', 'is_bad', 'bad_step', 'on_gpu', 'Trainer', 'fake_trai
 # %% ../../nbs/660_trainer.ipynb #6cab038a
 import math
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..codec.text import Text
+from ..core.checks import check_number, fits
 from ..core.machine import find_gpu
 from ..flow.times import loss_by_time
 from ..model.count import forward_flops, n_tokens
+from ..model.singleton import typical_micro
 from ..stiv.loss import make_draws, stiv_loss
 from ..stiv.pipeline import Defaults, Pipeline
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -24,7 +27,8 @@ from .fetcher import Fetcher
 from .latents import fake_latents
 from .ranks import full_tensor, join_ranks, rank_slots
 from .recipe import Recipe, from_yaml, other_run, to_yaml
-from .setup import Encoders, RunSetup, build_model
+from .setup import RunSetup
+from .start import Encoders, build_model, empty_model
 from .sums import N_BINS, Sums
 
 # %% ../../nbs/660_trainer.ipynb #92e88dd5
@@ -66,6 +70,22 @@ def on_gpu(
     return mfu | dict(peak_gb=torch.cuda.max_memory_allocated()/1e9)
 
 # %% ../../nbs/660_trainer.ipynb #a197ef15
+_NOTES = dict(recipe=str, step=int, sums=list, norm_mean=float | None)   # of a checkpoint
+
+def _check_notes(notes:dict, recipe:Recipe):
+    "Raises unless a checkpoint's notes are those of a run of this recipe"
+    changed = other_run(from_yaml(notes['recipe']), recipe)
+    if changed:
+        said = ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in changed.items())
+        raise ValueError(f"the checkpoint was made by another recipe: {said}")
+    check_number("the checkpoint's step", notes['step'], 0, recipe.run.n_steps, whole=True)
+    mean = notes['norm_mean']
+    if mean is not None: check_number("the checkpoint's norm_mean", mean, 0, 1e300)
+    sums = notes['sums']
+    n = len(Sums().to_vector())
+    if len(sums) != n or not all(fits(x, float) for x in sums):
+        raise ValueError(f"the checkpoint's sums={str(sums)[:60]} must be {n} numbers")
+
 class Trainer:
     "State of one training run: model, optimiser, average, step"
     def __init__(self,
@@ -207,27 +227,40 @@ class Trainer:
         path, # folder of a checkpoint
     ):
         "Goes on where `save` was called, on any number of ranks"
-        notes = load_checkpoint(path, self.state(), self.ranks)
-        changed = other_run(from_yaml(notes['recipe']), self.recipe)
-        if changed:
-            said = ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in changed.items())
-            raise ValueError(f"the checkpoint was made by another recipe: {said}")
+        def check(notes): _check_notes(notes, self.recipe)
+        notes = load_checkpoint(path, self.state(), self.ranks, _NOTES, check)
         self.step = notes['step']
         self.norm_mean = notes['norm_mean']
         self.n_refused = notes['n_refused']
         if self.ranks.main: self.sums = Sums.from_vector(notes['sums'])
 
-    def pipeline(self) -> Pipeline|None: # None in ranks other than the first
-        "The EMA weights, ready to sample; all ranks call"
-        weights = {k: full_tensor(v) for k, v in self.ema.weights.items()}
-        if not self.ranks.main: return None
-        r, d = self.recipe, self.recipe.data
-        model = r.model.build()
-        model.load_state_dict(weights)
+    @cached_property
+    def micro(self) -> dict:
+        "What the model is typically told of a clip, from up to 256 of them"
+        found = []
+        for part in getattr(self.data, 'parts', [self.data]):
+            n = min(len(part), -(-256*len(part)//len(self.data)))
+            index = torch.linspace(0, len(part) - 1, n).long()
+            found += [part.batch(few)[2] for few in index.split(16)]
+        return typical_micro(torch.cat(found))
+
+    @torch.no_grad()
+    def pipeline(self,
+        half:bool=False, # weights in the precision of the run, to look at; False: to keep
+    ) -> Pipeline|None:  # None in ranks other than the first
+        "The EMA weights, ready to sample, put together one by one; all ranks call"
+        r, d, main = self.recipe, self.recipe.data, self.ranks.main
+        dtype = torch.bfloat16 if half and r.parallel.precision == 'bf16' else None
+        model = empty_model(r.model, self.device, dtype) if main else None
+        weights = dict(model.named_parameters()) if main else {}
+        for name, w in self.ema.weights.items():
+            w = full_tensor(w, keep=main)
+            if main: weights[name].copy_(w)
+        if not main: return None
         n_frames = 1 if d.image_every == 1 else d.n_frames     # 1: it has seen pictures only
         defaults = Defaults(
             **vars(r.sampling), size=d.size, n_frames=n_frames, stride=d.stride,
-            shift=r.flow.shift, max_frames=4*d.n_frames)
+            shift=r.flow.shift, max_frames=4*d.n_frames, micro=self.micro)
         return Pipeline(model, *self.encoders, defaults, self.device, self.objective)
 
 # %% ../../nbs/660_trainer.ipynb #c996f04c
