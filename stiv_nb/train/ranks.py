@@ -8,6 +8,7 @@ __all__ = ['Ranks', 'join_ranks', 'leave_ranks', 'rank_slots', 'to_local', 'shar
 # %% ../../nbs/590_ranks.ipynb #333fc714
 import os
 import sys
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,6 +19,16 @@ from ..core.checks import check_least
 from ..core.machine import best_device
 
 # %% ../../nbs/590_ranks.ipynb #6754cb76
+def _meet(n:int):
+    "Returns when `n` processes have called it as often as this one; patient, unlike a message"
+    store = torch.distributed.distributed_c10d._get_default_store()
+    here = store.add('stiv/met', 1)
+    all_here = -(-here//n) * n
+    pause = .01
+    while store.add('stiv/met', 0) < all_here:
+        time.sleep(pause)
+        pause = min(1., 2*pause)
+
 @dataclass(frozen=True)
 class Ranks:
     "The processes of a run, seen from one of them"
@@ -47,8 +58,8 @@ class Ranks:
         return self.all_reduce(torch.tensor(float(flag))).item() > 0
 
     def barrier(self):
-        "Returns when all ranks have come here"
-        self.any(False)
+        "Returns when all ranks have come here, however long the last one takes"
+        if self.size > 1: _meet(self.size)
 
 # %% ../../nbs/590_ranks.ipynb #345fb73c
 def _own_gpu(local_rank:int) -> torch.device:
@@ -83,7 +94,9 @@ def leave_ranks():
     "Takes leave of the other ranks: all go together, unless something went wrong here"
     dist = torch.distributed
     if not (dist.is_available() and dist.is_initialized()): return
-    if sys.exc_info()[0] is None: dist.barrier()
+    if sys.exc_info()[0] is None:
+        _meet(dist.get_world_size())   # the first rank may still write or draw
+        dist.barrier()
     dist.destroy_process_group()
 
 # %% ../../nbs/590_ranks.ipynb #136ccae7
@@ -131,8 +144,9 @@ def all_reduce(
 
 # %% ../../nbs/590_ranks.ipynb #a41b720b
 def full_tensor(
-    x:Tensor, # plain, or a `DTensor`, for which all ranks must call
-) -> Tensor:  # on the CPU
+    x:Tensor,       # plain, or a `DTensor`, for which all ranks must call
+    keep:bool=True, # False: this rank only takes part
+) -> Tensor|None:   # on the CPU; None where it is not kept
     "A tensor put together from the shards of all ranks"
     whole = x.full_tensor() if hasattr(x, 'full_tensor') else x
-    return whole.detach().cpu()
+    return whole.detach().cpu() if keep else None
