@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Buckets', 'in_buckets', 'about_clips', 'cache_folders', 'check_caches', 'open_latents']
 
-# %% ../../nbs/632_buckets.ipynb #9678f15b
+# %% ../../nbs/632_buckets.ipynb #8ad4d411
 from pathlib import Path
 
 import torch
@@ -77,7 +77,7 @@ def in_buckets(
     parts = clips.buckets(data.bucket_shapes)
     return {'x'.join(map(str, data.bucket_shapes[k])): part for k, part in parts.items()}
 
-# %% ../../nbs/632_buckets.ipynb #56c9be39
+# %% ../../nbs/632_buckets.ipynb #ef904c84
 _ABOUT = ('source', 'size', 'n_frames', 'stride', 'buckets')
 _WORLD = ('n_objects', 'background', 'camera', 'split', 'seed')
 
@@ -93,7 +93,7 @@ def about_clips(
     if n is None: n = data.n_clips + data.n_val
     return about | dict(clips=identity(clips, None if data.buckets else n))
 
-# %% ../../nbs/632_buckets.ipynb #b7fd530c
+# %% ../../nbs/632_buckets.ipynb #2449ea56
 def cache_folders(
     caches:str, # folders, separated by commas, as in data.cache
 ) -> list[Path]:

@@ -45,7 +45,7 @@ def fingerprint(
             digest.update(name.encode() + raw.numpy().tobytes())
     return digest.hexdigest()[:16]
 
-# %% ../../nbs/630_cache.ipynb #e5f79a04
+# %% ../../nbs/630_cache.ipynb #120ffdab
 def _n_bytes(path:str): # of a file; for a folder of pictures, name and bytes of each
     found = os.stat(path)
     if not stat.S_ISDIR(found.st_mode): return found.st_size
@@ -67,7 +67,7 @@ def identity(
         digest.update(json.dumps(facts).encode())
     return digest.hexdigest()[:16]
 
-# %% ../../nbs/630_cache.ipynb #fc00041f
+# %% ../../nbs/630_cache.ipynb #260db857
 def _start_cache(folder:Path, about:dict, n_clips:int, shard:int, data, vae, text):
     "Writes cache.json with the shape of the first clip's latents; one that is there has to agree"
     expected = dict(encoders=fingerprint(vae, text), n_clips=n_clips, shard=shard)
@@ -98,6 +98,22 @@ def _encode_shard(data, vae, text, clips:range, chunk:int, stop) -> list|None:
         chunks.append(shard_columns(z1, words, captions, micro))
     return chunks
 
+def _fill_missing(
+    folder:Path, info:CacheInfo, data, vae, text, chunk:int, ranks:Ranks, report, stop
+) -> bool:
+    "Writes this rank's part of the shards that are not whole; returns whether it was stopped"
+    missing = [i for i in range(info.n_shards) if not _is_whole(folder, i, info)]
+    ranks.barrier()   # all have looked, nobody has written
+    done = info.n_shards - len(missing)
+    if report and done: report(done, info.n_shards)
+    for i in missing[ranks.rank::ranks.size]:
+        chunks = _encode_shard(data, vae, text, info.clips_of(i), chunk, stop)
+        if chunks is None: return True
+        write_shard(shard_path(folder, i), chunks)
+        done = min(done + ranks.size, info.n_shards)
+        if report: report(done, info.n_shards)
+    return False
+
 # %% ../../nbs/630_cache.ipynb #fdd847ae
 def fill_cache(
     folder,              # folder of the cache, made if it is not there
@@ -116,25 +132,25 @@ def fill_cache(
     folder = Path(folder)
     n_clips = min(n_clips, len(data))
     check_least('shard', shard, 1)
-    with lock_folder(folder) if ranks.main else contextlib.nullcontext():
+    failure = None
+    with contextlib.ExitStack() as stack:
         if ranks.main:
-            sweep(folder, age=0)
-            about = about or dict(clips=identity(data, n_clips))
-            _start_cache(folder, about, n_clips, shard, data, vae, text)
+            try:
+                stack.enter_context(lock_folder(folder))
+                sweep(folder, age=0)
+                about = about or dict(clips=identity(data, n_clips))
+                _start_cache(folder, about, n_clips, shard, data, vae, text)
+            except Exception as e: failure = e
         ranks.barrier()
+        if ranks.any(failure is not None):
+            raise failure or ValueError(f"{folder} can't be filled; see the first process")
         info = cache_info(folder)
-        missing = [i for i in range(info.n_shards) if not _is_whole(folder, i, info)]
-        ranks.barrier()   # all have looked, nobody has written
-        done = info.n_shards - len(missing)
-        for i in missing[ranks.rank::ranks.size]:
-            chunks = _encode_shard(data, vae, text, info.clips_of(i), chunk, stop)
-            if chunks is None:
-                raise KeyboardInterrupt(f"stopped: cache {folder} has {done} of {info.n_shards} "
-                                        "shards; the same command goes on")
-            write_shard(shard_path(folder, i), chunks)
-            done = min(done + ranks.size, info.n_shards)
-            if report: report(done, info.n_shards)
+        stopped = _fill_missing(folder, info, data, vae, text, chunk, ranks, report, stop)
         ranks.barrier()   # the lock holds until the last one is done
+        if ranks.any(stopped):
+            done = sum(shard_path(folder, i).exists() for i in range(info.n_shards))
+            raise KeyboardInterrupt(f"stopped: cache {folder} has {done} of {info.n_shards} "
+                                    "shards; the same command goes on")
 
 # %% ../../nbs/630_cache.ipynb #4323e95c
 _MAPPED = 4096   # shards that stay mapped
