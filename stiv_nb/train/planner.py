@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..core.checks import check_choice, check_least
+from ..core.checks import check_choice, check_number
 from ..core.machine import GPU, GPUS
 from ..model.count import count_parameters, forward_flops, n_tokens
 from .optim import OPTIMISERS
@@ -125,7 +125,7 @@ def plan(
 ) -> Plan:
     "Parameters, FLOPs, memory and time of a recipe (ours; held against STIV Tab. 13)"
     check_choice('gpu', gpu, GPUS)
-    check_least('n_gpus', n_gpus, 1)
+    check_number('n_gpus', n_gpus, 1, 1_000_000, whole=True)
     if not 0 < mfu <= 1: raise ValueError(f"mfu={mfu} must lie in (0, 1]")
     m, d, r = recipe.model, recipe.data, recipe.run
     kind = GPUS[gpu]
