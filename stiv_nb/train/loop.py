@@ -48,7 +48,7 @@ class _Loop:
         self.files = RunFolder(folder, recipe, trainer.step) if folder and main else None
         self.metrics = self.files.metrics if self.files else []
         self.watchdog = Watchdog(trainer.ranks, trainer.recipe.parallel.timeout)
-        self.mark = time.time()   # when the last line was written
+        self.mark = time.perf_counter()   # when the last line was written
 
     def due(self, every:int) -> bool:
         "Whether it is the turn of something that happens every so many steps"
@@ -72,9 +72,9 @@ class _Loop:
     def log(self, judged:bool):
         "A line of metrics"
         self.watchdog.note(self.trainer.step, 'log')
-        line = self.trainer.metrics(time.time() - self.mark)
+        line = self.trainer.metrics(time.perf_counter() - self.mark)
         if judged: line |= validate(self.trainer)
-        self.mark = time.time()
+        self.mark = time.perf_counter()
         if self.files: self.files.log(line)
         else: self.metrics.append(line)
         if self.report and self.trainer.ranks.main:
@@ -91,7 +91,7 @@ class _Loop:
         self.watchdog.note(self.trainer.step, 'sample')
         pipe = self.trainer.pipeline()
         if pipe: self.on_sample(pipe, self.trainer.step)
-        self.mark = time.time()
+        self.mark = time.perf_counter()
 
     def stop(self):
         "Ends a run that was asked to stop"
@@ -107,7 +107,7 @@ def run_setup(
     on_sample=None,   # called as on_sample(pipeline, step); only in the first rank
 ) -> Run:
     "Trains what was set up, from its start or its last checkpoint to its last step"
-    begun, trainer = time.time(), Trainer(setup)
+    begun, trainer = time.perf_counter(), Trainer(setup)
     if resume: trainer.load(checkpoints(Path(folder)/'checkpoints')[-1])
     loop = _Loop(trainer, folder, report, on_sample)
     loop.go()
@@ -116,7 +116,7 @@ def run_setup(
         recipe = dataclasses.asdict(setup.recipe)
         pipe.notes = dict(recipe=recipe, start=vars(trainer.start_report))
     if loop.files: pipe.save(loop.folder/'pipeline')
-    return Run(setup.recipe, loop.folder, pipe, loop.metrics, time.time() - begun)
+    return Run(setup.recipe, loop.folder, pipe, loop.metrics, time.perf_counter() - begun)
 
 def train(
     recipe:Recipe,                 # what to train
@@ -144,6 +144,6 @@ def rehearse(
     trainer = fake_trainer(recipe, device)
     with contextlib.closing(trainer.fetcher):
         trainer.train_step()
-        trainer.sums, trainer.waited, begun = Sums(), 0., time.time()
+        trainer.sums, trainer.waited, begun = Sums(), 0., time.perf_counter()
         trainer.train_step()
-    return trainer.metrics(time.time() - begun)
+    return trainer.metrics(time.perf_counter() - begun)
