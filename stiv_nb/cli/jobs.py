@@ -10,8 +10,8 @@ import sys
 from json import dumps
 from pathlib import Path
 
-from .main import check_out, command
-from ..core.checks import check_choice, check_least
+from .main import check_folder, check_out, command
+from ..core.checks import check_choice, check_number, check_seed
 from ..core.files import atomic_write, free_path
 
 # %% ../../nbs/977_jobs.ipynb #4baf53cb
@@ -32,7 +32,8 @@ def cmd_demo(
     from stiv_nb.apps.report import write_report
     from stiv_nb.eval.toybench import table
     if quick and long: raise ValueError('--quick and --long exclude each other; choose one')
-    path = Path(folder) if folder else free_path(Path('runs/demo'))
+    check_seed('seed', seed)
+    path = check_folder(free_path(Path('runs/demo')) if folder is None else folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is not an empty folder; choose another with --folder")
     path.mkdir(parents=True, exist_ok=True)
@@ -107,14 +108,15 @@ def cmd_bench(
     "Measures how fast this machine multiplies, trains and samples, and where the time goes"
     _check_bench(quick, peer, train, json, guidance, fsdp, profile=profile, batch=batch,
                  depth=depth, rows=rows, seconds=seconds)
-    if device: check_choice('device', device, ('cpu', 'cuda'))
+    if device is not None: check_choice('device', device, ('cpu', 'cuda'))
+    if batch is not None: check_number('batch', batch, 1, 2**20, whole=True)
+    if seconds is not None: check_number('seconds', seconds, 0, 1e9)
     if not train:
-        path = check_out(Path(json), ('.json',)) if json else None
+        path = None if json is None else check_out(Path(json), ('.json',))
         result = _bench_peer(device) if peer else _bench_machine(quick)
         if path: atomic_write(path, dumps(result, indent=1) + '\n')
         return
-    if batch is not None: check_least('batch', batch, 1)
     kind = 'guidance' if guidance else 'sharded' if fsdp else 'train'
-    path = check_out(Path(rows), ('.jsonl',)) if rows else None
+    path = None if rows is None else check_out(Path(rows), ('.jsonl',))
     _bench_recipe(train, kind, device, batch=batch, depth=depth, path=path, seconds=seconds,
                   profiled=profile)
