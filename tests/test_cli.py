@@ -555,3 +555,19 @@ def test_the_shipped_pipeline_answers_within_ten_seconds(here):
     assert done.returncode == 0, done.stderr
     assert time.time() - start < 10
     assert Path("a.mp4").stat().st_size > 1000
+
+
+def test_what_commands_import_late_is_there():
+    "A name that has moved would otherwise be missed when a command is typed"
+    import ast
+    import importlib
+
+    import stiv_nb
+    root = Path(stiv_nb.__file__).parent
+    for path in sorted(root.glob("*/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("stiv_nb."):
+                continue
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                assert hasattr(module, name.name), f"{path.name}: no {name.name} in {node.module}"

@@ -49,7 +49,7 @@ def _note(part:str): print(f'measuring {part} ...', file=sys.stderr)
 
 def _bench_machine(quick:bool) -> dict:
     "What `stiv bench` measures by itself, printed"
-    from stiv_nb.bench.speed import bench, print_bench
+    from stiv_nb.bench.toy import bench, print_bench
     result = bench(quick, _note)
     print_bench(result)
     return result
@@ -81,14 +81,15 @@ def _bench_recipe(name:str, kind:str, device:str|None, **options):
 # %% ../../nbs/977_jobs.ipynb #df6f910a
 def _check_bench(quick, peer, train, json, guidance, fsdp, **of_train):
     "Refuses options that don't go together"
-    if quick + peer + bool(train) > 1:
+    training = train is not None
+    if quick + peer + training > 1:
         raise ValueError('--quick, --peer and --train exclude each other; choose one')
     if guidance + fsdp + of_train['profile'] > 1:
         raise ValueError('--guidance, --fsdp and --profile exclude each other; choose one')
-    if train and json: raise ValueError('--train keeps rows: name their file with --rows')
+    if training and json is not None: raise ValueError('--train keeps rows: name their file with --rows')
     options = dict(guidance=guidance, fsdp=fsdp, **of_train)
     stray = [f'--{k}' for k, v in options.items() if v not in (None, False)]
-    if stray and not train: raise ValueError(f"{', '.join(stray)}: only with --train RECIPE")
+    if stray and not training: raise ValueError(f"{', '.join(stray)}: only with --train RECIPE")
 
 @command('stiv bench --json bench.json')
 def cmd_bench(
@@ -111,7 +112,7 @@ def cmd_bench(
     if device is not None: check_choice('device', device, ('cpu', 'cuda'))
     if batch is not None: check_number('batch', batch, 1, 2**20, whole=True)
     if seconds is not None: check_number('seconds', seconds, 0, 1e9)
-    if not train:
+    if train is None:
         path = None if json is None else check_out(Path(json), ('.json',))
         result = _bench_peer(device) if peer else _bench_machine(quick)
         if path: atomic_write(path, dumps(result, indent=1) + '\n')
