@@ -142,7 +142,7 @@ def one_line(
 # %% ../../nbs/950_main.ipynb #47251613
 _USERS = (ValueError, OSError, IndexError, ModuleNotFoundError, FloatingPointError)
 _DISK = r'inline_container|PytorchStreamWriter|os error 2[78]\b'   # of torch, of safetensors
-_MEMORY = r'out of memory|allocate memory'
+_MEMORY = r'out of memory|allocate memory|Storage size calculation overflowed'
 
 class Ending(NamedTuple):
     "How the program ends after an error"
