@@ -571,3 +571,27 @@ def test_what_commands_import_late_is_there():
             module = importlib.import_module(node.module)
             for name in node.names:
                 assert hasattr(module, name.name), f"{path.name}: no {name.name} in {node.module}"
+
+
+# Surroundings
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX streams")
+@pytest.mark.parametrize("args, shell_words, code, says", [
+    ("--help",       ">&-",                0, ""),    # closed
+    ("--help",       ">&- 2>&- <&-",       0, ""),
+    ("--help",       "| true",             0, ""),    # nobody reads
+    ("train --help", "2>&1 | head -1",     0, "usage"),
+    ("nope",         "2>&-",               2, ""),
+    ("nope",         "2>/dev/full",        2, ""),
+    ("nope",         ">&-",                2, "stiv: unknown command 'nope'"),
+    ("αβ",           "",                   2, r"stiv: unknown command '\u03b1\u03b2'"),
+    ("train --help", ">/dev/null",         0, ""),    # with a character that ASCII lacks
+])
+def test_streams(args, shell_words, code, says):
+    env = dict(os.environ, PYTHONIOENCODING="ascii", RANK="1")   # RANK from elsewhere: no torchrun
+    line = f"{sys.executable} -m stiv_nb.cli.main {args} {shell_words}"
+    pipes = ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(pipes, env=env, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    shown = (done.stdout + done.stderr).strip()
+    assert shown.startswith(says) and len(shown.splitlines()) == bool(says), shown

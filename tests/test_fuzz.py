@@ -313,7 +313,8 @@ def cases():
     for part in fields(Recipe):
         for name in fields(part.type):
             place = f"plan {SMALL} --{part.name}.{name.name}"
-            for label, value in (NUMBERS | TEXTS).items():
+            values = TEXTS if name.type == str or name.type == str | None else NUMBERS
+            for label, value in values.items():
                 words = ["plan", SMALL, f"--{part.name}.{name.name}={HERE}"]
                 yield f"{place}: {label}", _with_value(words, value)
             for label, value in VALUES.items():
@@ -440,6 +441,7 @@ def main(args):
             seconds = time.perf_counter() - start
             if not said and seconds > 5: said = f"took {seconds:.0f} s"
             n, bad = n + 1, bad + bool(said)
+            if n % 500 == 0: print(f"... {n}: {name[:80]}", flush=True)
             if said: print(f"{name[:150]}\n    {said}", flush=True)
         os.chdir("/")
         print(f"{n} cases, {bad} bad, {time.perf_counter() - begun:.0f} s")
