@@ -156,26 +156,29 @@ def _check_resume(r, folder:Path, resume:bool) -> bool: # whether there is a run
         raise ValueError(f"{folder} was started with another recipe: {said}; {hint}")
     return True
 
-def _after_stop(e:KeyboardInterrupt, folder:Path) -> str: # how to go on, if there is a checkpoint
-    from stiv_nb.train.checkpoint import checkpoints
-    said = str(e).split(';')[0] or 'stopped'   # nothing is said after a second Ctrl-C
-    if not checkpoints(folder/'checkpoints'): return f'{said} before the first checkpoint'
-    return f'{said}; go on with: stiv train {folder} --resume'
-
 def _run(r, folder:Path, resume:bool) -> tuple: # the finished `Run`, and a caption to try
+    from stiv_nb.train.checkpoint import checkpoints, hold_run
+    from stiv_nb.train.ranks import join_ranks
+    ranks = join_ranks(None, r.parallel.timeout)
+    try:
+        with hold_run(folder, ranks):
+            return _trained(r, folder, _check_resume(r, folder, resume), ranks)
+    except KeyboardInterrupt as e:
+        hint = f'go on with: stiv train {folder} --resume'
+        said = f'stopped; {hint}' if checkpoints(folder/'checkpoints') else 'stopped before a step'
+        if str(e): said = str(e).replace(f'resume from {folder}', hint)
+        raise KeyboardInterrupt(said) from None
+
+def _trained(r, folder:Path, there:bool, ranks) -> tuple: # the finished `Run`, a caption to try
     from stiv_nb.core.progress import Bar
     from stiv_nb.train.loop import run_setup
-    from stiv_nb.train.ranks import join_ranks
     from stiv_nb.train.setup import set_up
-    there = _check_resume(r, folder, resume)
-    ranks = join_ranks(None, r.parallel.timeout)
     def bar(name): return Bar(name) if ranks.main else None
     setup = set_up(r, folder, there, report=bar('encode'))
     def strips(pipe, step):
         path = folder/'samples'/f'{step:06}.png'
         draw_strips(pipe, setup.examples, path, f'step {step}')
-    try: done = run_setup(setup, folder, there, bar(r.run.name), strips)
-    except KeyboardInterrupt as e: raise KeyboardInterrupt(_after_stop(e, folder)) from None
+    done = run_setup(setup, folder, there, bar(r.run.name), strips)
     if done.pipeline: strips(done.pipeline, r.run.n_steps)
     return done, setup.examples.captions[0] if setup.examples else ''
 

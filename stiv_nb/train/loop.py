@@ -12,10 +12,10 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
 from ..stiv.pipeline import Pipeline
-from .checkpoint import RunFolder, StopAsked, checkpoints
+from .checkpoint import RunFolder, StopAsked, checkpoints, hold_run
 from .latents import Latents
+from .ranks import join_ranks
 from .recipe import Recipe, to_yaml
 from .setup import RunSetup, set_up
 from .sums import Sums
@@ -66,7 +66,7 @@ class _Loop:
                 judged = trainer.val is not None and self.due(run.val_every)
                 if self.due(run.log_every) or judged or last: self.log(judged)
                 if self.folder and (self.due(run.save_every) or asked or last): self.save()
-                if asked and not last: self.stop()
+                if asked and not last: raise KeyboardInterrupt
                 if self.on_sample and self.due(run.sample_every): self.sample()
 
     def log(self, judged:bool):
@@ -93,29 +93,38 @@ class _Loop:
         if pipe: self.on_sample(pipe, self.trainer.step)
         self.mark = time.perf_counter()
 
-    def stop(self):
-        "Ends a run that was asked to stop"
-        hint = f'; resume from {self.folder}' if self.folder else ''
-        raise KeyboardInterrupt(f"stopped at step {self.trainer.step} of {self.run.n_steps}{hint}")
-
 # %% ../../nbs/670_loop.ipynb #849cf00b
+def _stopped(setup:RunSetup, trainer, folder) -> str:
+    "Where a run was stopped, and what is left of it"
+    saved = checkpoints(Path(folder)/'checkpoints') if folder else []
+    last = int(saved[-1].name.removeprefix('step-')) if saved else 0
+    step = trainer.step if trainer else last
+    said = f'stopped at step {step} of {setup.recipe.run.n_steps}'
+    if not folder: return said
+    if not saved: return f'{said}, before its first checkpoint'
+    return said + (f', saved at step {last}' if step != last else '') + f'; resume from {folder}'
+
 def run_setup(
     setup:RunSetup,   # from `set_up`
-    folder=None,      # run folder; None writes nothing
+    folder=None,      # run folder, entered with `hold_run`; None writes nothing
     resume:bool=False,# go on from the folder's last checkpoint
     report=None,      # called as report(step, n_steps, **metrics); only in the first rank
     on_sample=None,   # called as on_sample(pipeline, step); only in the first rank
 ) -> Run:
     "Trains what was set up, from its start or its last checkpoint to its last step"
-    begun, trainer = time.perf_counter(), Trainer(setup)
-    if resume: trainer.load(checkpoints(Path(folder)/'checkpoints')[-1])
-    loop = _Loop(trainer, folder, report, on_sample)
-    loop.go()
-    pipe = trainer.pipeline()
-    if pipe:
-        recipe = dataclasses.asdict(setup.recipe)
-        pipe.notes = dict(recipe=recipe, start=vars(trainer.start_report))
-    if loop.files: pipe.save(loop.folder/'pipeline')
+    begun = time.perf_counter()
+    trainer = None
+    try:
+        trainer = Trainer(setup)
+        if resume: trainer.load(checkpoints(Path(folder)/'checkpoints')[-1])
+        loop = _Loop(trainer, folder, report, on_sample)
+        loop.go()
+        pipe = trainer.pipeline()
+        if pipe:
+            recipe = dataclasses.asdict(setup.recipe)
+            pipe.notes = dict(recipe=recipe, start=vars(trainer.start_report))
+        if loop.files: pipe.save(loop.folder/'pipeline')
+    except KeyboardInterrupt: raise KeyboardInterrupt(_stopped(setup, trainer, folder)) from None
     return Run(setup.recipe, loop.folder, pipe, loop.metrics, time.perf_counter() - begun)
 
 def train(
@@ -131,9 +140,10 @@ def train(
     device=None,                   # None: the best there is
 ) -> Run:
     "Trains a recipe to its last step, on all ranks of `torchrun`; Ctrl-C leaves a checkpoint"
-    if resume is None: resume = bool(folder and checkpoints(Path(folder)/'checkpoints'))
-    setup = set_up(recipe, folder, resume, vae, text, data, start, device)
-    return run_setup(setup, folder, resume, report, on_sample)
+    with hold_run(folder, join_ranks(device, recipe.parallel.timeout)):
+        if resume is None: resume = bool(folder and checkpoints(Path(folder)/'checkpoints'))
+        setup = set_up(recipe, folder, resume, vae, text, data, start, device)
+        return run_setup(setup, folder, resume, report, on_sample)
 
 # %% ../../nbs/670_loop.ipynb #d228f97d
 def rehearse(

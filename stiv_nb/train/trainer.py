@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..codec.text import Text
+from ..core.checks import check_number, fits
 from ..core.machine import find_gpu
 from ..flow.times import loss_by_time
 from ..model.count import forward_flops, n_tokens
@@ -62,6 +63,22 @@ def on_gpu(
     return mfu | dict(peak_gb=torch.cuda.max_memory_allocated()/1e9)
 
 # %% ../../nbs/660_trainer.ipynb #a197ef15
+_NOTES = dict(recipe=str, step=int, sums=list, norm_mean=float | None)   # of a checkpoint
+
+def _check_notes(notes:dict, recipe:Recipe):
+    "Raises unless a checkpoint's notes are those of a run of this recipe"
+    changed = other_run(from_yaml(notes['recipe']), recipe)
+    if changed:
+        said = ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in changed.items())
+        raise ValueError(f"the checkpoint was made by another recipe: {said}")
+    check_number("the checkpoint's step", notes['step'], 0, recipe.run.n_steps, whole=True)
+    mean = notes['norm_mean']
+    if mean is not None: check_number("the checkpoint's norm_mean", mean, 0, 1e300)
+    sums = notes['sums']
+    n = len(Sums().to_vector())
+    if len(sums) != n or not all(fits(x, float) for x in sums):
+        raise ValueError(f"the checkpoint's sums={str(sums)[:60]} must be {n} numbers")
+
 class Trainer:
     "State of one training run: model, optimiser, average, step"
     def __init__(self,
@@ -199,11 +216,8 @@ class Trainer:
         path, # folder of a checkpoint
     ):
         "Goes on where `save` was called, on any number of ranks"
-        notes = load_checkpoint(path, self.state(), self.ranks)
-        changed = other_run(from_yaml(notes['recipe']), self.recipe)
-        if changed:
-            said = ', '.join(f'{k} was {a!r}, is {b!r}' for k, (a, b) in changed.items())
-            raise ValueError(f"the checkpoint was made by another recipe: {said}")
+        def check(notes): _check_notes(notes, self.recipe)
+        notes = load_checkpoint(path, self.state(), self.ranks, _NOTES, check)
         self.step = notes['step']
         self.norm_mean = notes['norm_mean']
         if self.ranks.main: self.sums = Sums.from_vector(notes['sums'])
