@@ -170,7 +170,7 @@ def cmd_eval(
     folder:str=None,      # judge the clips of this folder instead of a pipeline
 ):
     "Counts how often samples are right, beside the codec's ceiling; or scores a folder of clips"
-    if folder:
+    if folder is not None:
         for k, v in score_clips(Path(folder)).items(): print(f'{k:24} {v:.3f}')
         return
     from stiv_nb.core.progress import Bar

@@ -72,6 +72,18 @@ def _own_gpu(local_rank:int) -> torch.device:
     torch.cuda.set_device(device)
     return device
 
+def _world_size() -> int:
+    "How many processes there are, as `torchrun` has set it; 1 without it"
+    world = os.environ.get('WORLD_SIZE', '1')
+    if not world.isdecimal() or not int(world):
+        raise ValueError(f"WORLD_SIZE={world!r} in the environment is no number of processes")
+    missing = [name for name in ('RANK', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
+               if name not in os.environ]
+    if world != '1' and missing:
+        raise ValueError(f"WORLD_SIZE={world} without {', '.join(missing)}: start the processes "
+                         "with torchrun, or unset it")
+    return int(world)
+
 def join_ranks(
     device=None,        # None: the best there is; with torchrun on CUDA, this process's own GPU
     timeout:float=600., # seconds after which a message that hasn't arrived is an error
@@ -81,7 +93,7 @@ def join_ranks(
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f"device {str(device)!r} is not there: this torch sees no GPU; "
                          "leave the device out or use cpu")
-    size = int(os.environ.get('WORLD_SIZE', 1))
+    size = _world_size()
     if size == 1: return Ranks(device=device)
     if device.type == 'cuda': device = _own_gpu(int(os.environ['LOCAL_RANK']))
     if not torch.distributed.is_initialized():

@@ -111,7 +111,7 @@ class OptimConfig:
 def _check_name(name:str):
     "Raises for a run's name that is no plain name of a folder"
     said = f"run.name={name!r} must be a plain name of a folder"
-    if re.search(r'[/\\:]', name): raise ValueError(f"{said}: without / and \\ and :")
+    if re.search(r'[/\\]|^.:', name): raise ValueError(f"{said}: no path, no drive")
     if not name.strip(' .') or name != name.strip(): raise ValueError(f"{said}, such as run-1")
     if len(name.encode()) > 200: raise ValueError(f"{said}, of at most 200 bytes")
 

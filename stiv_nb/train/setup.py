@@ -18,6 +18,7 @@ import torch
 from ..codec.hub import open_codec
 from ..codec.text import TextConfig, train_text
 from ..codec.vae import VAEConfig, train_vae
+from ..core.outside import read_text
 from ..core.progress import Bar
 from ..data.folder import VideoFolder
 from ..data.shapes import ShapeWorld
@@ -48,7 +49,8 @@ def open_recipe(
         others = 'stiv recipe --list shows them, or name a YAML file'
         hint = f"did you mean {near[0]!r}?" if near else others
         raise ValueError(f"there is no recipe {name[:80]!r}; {hint}")
-    try: return from_yaml(path.read_text(encoding='utf-8'))
+    text = read_text(path, most=1_000_000)
+    try: return from_yaml(text)
     except ValueError as e: raise ValueError(f"{path}: {e}") from None
 
 # %% ../../nbs/655_setup.ipynb #15e5d227
@@ -211,6 +213,9 @@ def set_up(
     rank_slots(r.run.batch, ranks, r.parallel.accumulate)  # an error if the batch does not divide
     named = open_clips(r) if data is None else ClipSource(None, None)
     if data is None: check_sizes(r)
+    if named.clips is not None and r.data.n_val >= len(named.clips):
+        raise ValueError(f"data.n_val={r.data.n_val} leaves none of the {len(named.clips)} "
+                         "clips to train on")
     if start is not None: start = start_of(start)
     elif r.run.start: start = open_start(r.run.start)
     temporal = open_start(r.run.start_temporal).model if r.run.start_temporal else None

@@ -200,6 +200,7 @@ class Trainer:
         seconds:float, # seconds since the last line
     ) -> dict:         # JSON-able
         "One line of metrics.jsonl from the steps since the last one, of all ranks"
+        seconds = max(seconds, 1e-9)   # a coarse clock may stand still
         sums = Sums.from_vector(self.ranks.all_reduce(self.sums.to_vector()))
         line = dict(step=self.step, lr=self.optim.param_groups[0]['lr'], **sums.line(seconds))
         line['data_wait'] = self.waited/seconds
