@@ -71,13 +71,18 @@ def resize_crop(
 _KINDS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')  # Pillow's names
 _MOST_PIXELS = 178_956_970   # of a picture or a frame; from here on Pillow suspects an attack
 
+_OF_FILE = (None, errno.EINVAL, errno.EACCES, errno.EPERM)   # as when a file says: go on at -9
+
+def _of_machine(e) -> bool: # whether an error is the machine's, such as a full disk, not the file's
+    foreign = isinstance(e, OSError) and not type(e).__module__.startswith('av.')
+    return foreign and e.errno not in _OF_FILE
+
 @contextlib.contextmanager
 def _decoding(name, kind): # whatever a decoder stumbles over, as one line that names the file
     try: yield
     except MemoryError: raise
     except Exception as e:   # decoders raise nearly everything
-        of_machine = isinstance(e, OSError) and e.errno and not isinstance(e, PermissionError)
-        if of_machine: raise   # such as a disk that fails: not the file's fault
+        if _of_machine(e): raise
         why = getattr(e, 'strerror', None) or e
         raise ValueError(f"{name} can't be read as a {kind}: {why}") from e
 
