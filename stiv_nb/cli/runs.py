@@ -81,19 +81,20 @@ def cmd_recipe(
 # %% ../../nbs/975_runs.ipynb #ca7df411
 def draw_strips(
     pipe,         # a `Pipeline` in training
-    examples,     # `Examples`: captions, and first frames to give
+    examples,     # `Examples`: captions, and the frames to give
     path:Path,    # a PNG file
     title:str='', # written above
 ):
-    "Film strips of some captions, without and with their first frame"
+    "Film strips of some captions, without and with the frames that the run's task gives"
     import matplotlib.pyplot as plt
     from stiv_nb.core.files import atomic_write
     from stiv_nb.data.video import show_frames
     captions = list(examples.captions)
     videos, titles = pipe(captions, progress=False), captions
-    if pipe.defaults.n_frames > 1:
-        videos = videos + pipe(captions, image=examples.images, progress=False)
-        titles = titles + [f'{c} (first frame given)' for c in captions]
+    if examples.given and pipe.defaults.n_frames > 1:
+        videos = videos + pipe(captions, given=examples.given, progress=False)
+        frames = ', '.join(map(str, examples.given))
+        titles = titles + [f'{c} (given: frame {frames})' for c in captions]
     fig = show_frames(videos, titles=titles, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda p: fig.savefig(p, format='png'))

@@ -133,12 +133,12 @@ def score_clips(
     return {k: v/len(files) for k, v in sums.items()}
 
 # %% ../../nbs/965_sample.ipynb #535e8066
-@command('stiv eval toy --n 256 --split held_out --image')
+@command('stiv eval toy --n 256 --split held_out --task ti2v')
 def cmd_eval(
     weights:str='toy',    # "toy", the folder of a pipeline or run, or USER/NAME on the Hub
     n:int=256,            # number of samples; 256 tell 90% from 95%
     split:str='train',    # combinations asked for: train, held_out (never seen in training) or all
-    image:bool=False,     # give the first frame: text-image-to-video
+    task:str='t2v',       # frames given: t2v, ti2v, predict, upsample or interpolate
     steps:int=None,       # number of solver steps
     guidance:float=None,  # guidance scale
     mode:str=None,        # guidance: jit, sit or none
@@ -158,5 +158,5 @@ def cmd_eval(
     d = pipe.defaults
     world = ShapeWorld(size=d.size, n_frames=d.n_frames, stride=d.stride, split=split, seed=seed)
     sampling = dict(steps=steps, guidance=guidance, mode=mode)
-    judged = evaluate(pipe, world, n, image=image, report=Bar('sample'), **sampling)
+    judged = evaluate(pipe, world, n, task=task, report=Bar('sample'), **sampling)
     print(table([ceiling(pipe.vae, world, n), judged]))

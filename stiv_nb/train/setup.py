@@ -22,10 +22,10 @@ from ..core.progress import Bar
 from ..data.folder import VideoFolder
 from ..data.shapes import ShapeWorld
 from ..data.stream import ClipStream
-from ..data.video import to_uint8
 from ..model.dit import DiT, ModelConfig
 from ..model.inflate import StartReport, start_from, take_temporal
 from ..model.layers import start_weights, starting_weights
+from ..stiv.inputs import pictures_of_task
 from ..stiv.pipeline import Pipeline, load
 from .cache import open_latents
 from .checkpoint import check_folder_of_run
@@ -204,24 +204,25 @@ def check_sizes(
                              f"use multiples of {unit} pixels")
 
 class Examples(NamedTuple):
-    "Captions and first frames to draw while a run goes on"
+    "Captions to draw while a run goes on, and the frames that its task gives"
     captions:list
-    images:list   # uint8 (3, H, W)
+    given:dict   # frame index -> a picture for each caption, uint8 (3, H, W)
 
 def examples(
     clips,        # the data set, or None if there is a cache
     data:Latents, # its latents
     vae,          # codec of a cache
+    task:str,     # a key of `TASKS`
     n:int=3,      # how many
 ) -> Examples:
     "The first clips of a data set, or of a cache of latents"
     if clips is not None:
         true, captions, _, _ = clips.batch(range(min(n, len(clips))))
-        return Examples(captions, list(to_uint8(true[:, 0])))
+        return Examples(captions, pictures_of_task(true, task))
     one = getattr(data, 'parts', [data])[0]
     index = torch.arange(min(n, len(one)))
-    z1 = one.batch(index)[0][:, :1].to(vae.mean.device)
-    return Examples(one.captions(index), list(to_uint8(vae.decode(z1))[:, 0].cpu()))
+    z1 = one.batch(index)[0].to(vae.mean.device)
+    return Examples(one.captions(index), pictures_of_task(vae.decode(z1).cpu(), task))
 
 # %% ../../nbs/655_setup.ipynb #cde4d371
 @dataclass
@@ -261,6 +262,6 @@ def set_up(
     if data is None:
         if not ranks.main: report = None
         data = open_latents(r, named.clips, vae, text, named.pictures, report)
-        if ranks.main: shown = examples(named.clips, data, vae)
+        if ranks.main: shown = examples(named.clips, data, vae, r.condition.task)
     data, val = data.split(r.data.n_val)
     return RunSetup(r, ranks, Encoders(vae, text), data, val, start, start_temporal, shown)
