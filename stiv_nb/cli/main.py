@@ -251,6 +251,8 @@ def run(
     argv:list[str], # without the program's name
 ) -> int|None:      # exit code; None: 0
     "Finds the command and calls it"
+    try: os.getcwd()
+    except OSError: raise ValueError('this folder has been deleted; cd to another') from None
     for m in MODULES: import_module(f'stiv_nb.{m}')
     name, *args = argv or ['--help']
     if name in ('-h', '--help', 'help'): return print(overview())
@@ -288,7 +290,7 @@ def _close_bars():
 
 def _first() -> bool:
     "Whether this process is alone, or the first of those that torchrun started"
-    return 'WORLD_SIZE' not in os.environ or os.environ.get('RANK', '0') == '0'
+    return os.environ.get('WORLD_SIZE', '1') == '1' or os.environ.get('RANK', '0') == '0'
 
 def _complain(line:str):
     "Prints a line in the first process, and leaves it for torchrun's summary in all"

@@ -24,7 +24,8 @@ def typed(
     part, _, name = key.partition('__')
     config = vars(recipe).get(part)
     kind = field_types(type(config)).get(name, str) if config is not None else str
-    if typing.get_origin(kind) is typing.Literal: return text
+    if typing.get_origin(kind) is typing.Literal:
+        return next((v for v in typing.get_args(kind) if str(v) == text), text)
     for k in typing.get_args(kind) or (kind,):
         if k is type(None) and text.lower() in ('none', 'null'): return None
         if k is bool and text.lower() in ('true', 'false'): return text.lower() == 'true'
