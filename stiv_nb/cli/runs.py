@@ -11,7 +11,7 @@ import math
 import typing
 from pathlib import Path
 
-from .main import command
+from .main import check_folder, command, one_line
 from ..core.checks import field_types
 
 # %% ../../nbs/975_runs.ipynb #e1b6df41
@@ -22,15 +22,16 @@ def typed(
 ):  # bool, int, float, None or text, whichever the field declares; the text itself if none fits
     "A value of the command line in the type of its field"
     part, _, name = key.partition('__')
-    config = getattr(recipe, part, None)
+    config = vars(recipe).get(part)
     kind = field_types(type(config)).get(name, str) if config is not None else str
     if typing.get_origin(kind) is typing.Literal: return text
     for k in typing.get_args(kind) or (kind,):
         if k is type(None) and text.lower() in ('none', 'null'): return None
         if k is bool and text.lower() in ('true', 'false'): return text.lower() == 'true'
         if k not in (int, float): continue
-        with contextlib.suppress(ValueError):
-            if math.isfinite(number := k(text)): return number
+        with contextlib.suppress(ValueError):   # a number too long to be read is one, too
+            number = k(text)
+            if abs(number) < math.inf: return number
     return text
 
 def changed(
@@ -81,19 +82,20 @@ def cmd_recipe(
 # %% ../../nbs/975_runs.ipynb #ca7df411
 def draw_strips(
     pipe,         # a `Pipeline` in training
-    examples,     # `Examples`: captions, and first frames to give
+    examples,     # `Examples`: captions, and the frames to give
     path:Path,    # a PNG file
     title:str='', # written above
 ):
-    "Film strips of some captions, without and with their first frame"
+    "Film strips of some captions, without and with the frames that the run's task gives"
     import matplotlib.pyplot as plt
     from stiv_nb.core.files import atomic_write
     from stiv_nb.data.video import show_frames
     captions = list(examples.captions)
     videos, titles = pipe(captions, progress=False), captions
-    if pipe.defaults.n_frames > 1:
-        videos = videos + pipe(captions, image=examples.images, progress=False)
-        titles = titles + [f'{c} (first frame given)' for c in captions]
+    if examples.given and pipe.defaults.n_frames > 1:
+        videos = videos + pipe(captions, given=examples.given, progress=False)
+        frames = ', '.join(map(str, examples.given))
+        titles = titles + [f'{c} (given: frame {frames})' for c in captions]
     fig = show_frames(videos, titles=titles, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda p: fig.savefig(p, format='png'))
@@ -110,16 +112,20 @@ def cmd_train(
     **fields,
 ):
     "Trains a recipe; Ctrl-C leaves a checkpoint. Many GPUs: torchrun --no-python … stiv train …"
+    from stiv_nb.core.checks import check_choice
+    from stiv_nb.core.machine import GPUS
     from stiv_nb.train.ranks import leave_ranks
     from stiv_nb.train.setup import open_recipe
     r = changed(open_recipe(recipe), fields)
+    check_choice('gpu', gpu, GPUS)
     if dry_run: return _rehearse(r, gpu)
-    path = Path(folder or (recipe if Path(recipe).is_dir() else Path('runs')/r.run.name))
+    if folder is None: folder = recipe if Path(recipe).is_dir() else Path('runs')/r.run.name
+    path = check_folder(folder)
     try: done, caption = _run(r, path, resume)
     finally: leave_ranks()
     if done.pipeline is None: return
-    print(f'loss {done.loss:.3f} after {r.run.n_steps} steps, {done.seconds:.0f} s. '
-          f'Try: stiv sample "{caption}" --weights {path}\n{path}')
+    print(one_line(f'loss {done.loss:.3f} after {r.run.n_steps} steps, {done.seconds:.0f} s. '
+                   f'Try: stiv sample "{caption}" --weights {path}'), path, sep='\n')
 
 def _rehearse(r, gpu:str):
     "Two steps on fake data, and the plan for as many GPUs as there are ranks"
@@ -202,11 +208,11 @@ def cmd_cache(
     "Encodes a recipe's clips into shards of latents, once for many runs; started again, it goes on"
     from stiv_nb.core.checks import check_least
     from stiv_nb.core.progress import Bar
-    from stiv_nb.stiv.pipeline import load
     from stiv_nb.train.cache import about_clips, fill_cache, in_buckets
     from stiv_nb.train.ranks import join_ranks, leave_ranks
     from stiv_nb.train.recipe import change
     from stiv_nb.train.setup import check_sizes, open_clips, open_encoders, open_recipe
+    from stiv_nb.train.start import open_start
     r = changed(open_recipe(recipe), fields)
     check_least('shard', shard, 1)
     clips = open_clips(change(r, data__cache=None)).clips
@@ -214,7 +220,7 @@ def cmd_cache(
     try:
         ranks = join_ranks()  # first of all: from here on, each rank uses its own GPU
         check_sizes(r)
-        start = load(r.run.start, 'cpu') if r.run.start else None
+        start = open_start(r.run.start) if r.run.start else None
         vae, text = open_encoders(r, start, clips, Path(out), ranks)
         for name, part in in_buckets(clips, r.data).items():
             report = Bar(f'cache {name}'.strip()) if ranks.main else None

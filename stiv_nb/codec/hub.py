@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .text import Text
-from ..core.checks import check_number
+from ..core.checks import check_config, check_number
 from ..core.outside import check_file
 
 # %% ../../nbs/190_hub.ipynb #35d76ed8
@@ -25,6 +25,10 @@ from ..core.outside import check_file
 class HubConfig:
     "Where an encoder comes from; stored in place of its weights"
     repo:str # a folder, "owner/name", or "owner/name/folder"
+
+    def __post_init__(self):
+        check_config(self, 'codec')
+        if not self.repo: raise ValueError("codec.repo='' is empty; name a folder or owner/name")
 
 def _library(name:str):
     "The library of that name; only encoders of the Hub need it"
@@ -54,7 +58,7 @@ def hub_answers(
     asker.join(seconds)
     return bool(answers)
 
-# %% ../../nbs/190_hub.ipynb #abbd80c0
+# %% ../../nbs/190_hub.ipynb #8e0e7958
 def _from_where(repo:str) -> dict:
     "What `from_pretrained` is told about the place; files of a folder must be regular ones"
     here = Path(repo).is_dir()

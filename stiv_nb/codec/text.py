@@ -72,7 +72,8 @@ class TextConfig:
     max_words:int = 30 # longest caption, in words
 
     def __post_init__(self):
-        check_config(self, 'text', width=1, depth=1, heads=1, max_words=1)
+        check_config(self, 'text', width=(1, 65_536), depth=(1, 1000), heads=(1, 4096),
+                     max_words=(1, 100_000))
         if self.width % self.heads:
             raise ValueError(f"text.width={self.width} must be a multiple of heads={self.heads}")
         for word in self.words:

@@ -9,53 +9,57 @@ __all__ = ['caption_lines', 'read_captions', 'write_folder', 'VideoFolder', 'buc
 import copy
 import json
 import math
+import os
 from pathlib import Path, PurePosixPath
 
 import torch
 from fastcore.basics import patch
 from torch.utils.data import Dataset
 
-from ..core.checks import check_least
-from ..core.files import atomic_write
+from ..core.checks import check_choice, check_number, check_seed, check_text
+from ..core.files import atomic_write, remove_folder, replace_folder, sweep, temp_path
+from ..core.outside import check_file, parse_json
 from ..core.random import uniform
-from .pictures import Micro, read_video, resized, sides, video_size
+from .encode import CODECS
+from .pictures import Micro, check_cut, read_video, resized, sides, video_size
 from .shapes import ShapeWorld
 from .video import Video, from_uint8, to_uint8
 
 # %% ../../nbs/130_folder.ipynb #4cfc7efc
-def _row(text) -> dict: # the object of one line; ValueError if it is not usable
-    try: row = json.loads(text)
+def _check_inside(file): # raises unless it is a path inside the folder
+    path = PurePosixPath(check_text('file', file))
+    if not path.parts or path.is_absolute() or Path(file).drive or '..' in path.parts:
+        raise ValueError(f"file {file!r} must be a path inside the folder")
+
+def _row(line) -> dict: # the object of one line, bytes; ValueError if it is not usable
+    try: row = parse_json(line.decode(), dict(file=str, caption=str))
+    except UnicodeDecodeError as e:
+        raise ValueError(f"not UTF-8 text (byte {e.start + 1} of the line)") from None
     except json.JSONDecodeError as e:
         raise ValueError(f"not JSON ({e.msg} at character {e.pos + 1})") from None
-    if not isinstance(row, dict):
-        raise ValueError('expected an object {"file": ..., "caption": ...}')
-    for key in ('file', 'caption'):
-        if not isinstance(row.get(key), str):
-            raise ValueError(f"needs {key!r} with a text, has {row.get(key)!r}")
+    _check_inside(row['file'])
+    try: row['caption'].encode()
+    except UnicodeEncodeError as e:
+        raise ValueError(f"caption holds half a letter, {e.object[e.start]!r}") from None
     for key in ('height', 'width'):
-        if key in row and not (isinstance(row[key], int) and row[key] > 0):
-            raise ValueError(f"{key}={row[key]!r} is not a number of pixels")
-    path = PurePosixPath(row['file'])
-    if not path.parts or path.is_absolute() or '..' in path.parts:
-        raise ValueError(f"file {row['file']!r} must be a path inside the folder")
+        if key in row: row[key] = check_number(key, row[key], 1, 1_000_000, whole=True)
     return row
 
 # %% ../../nbs/130_folder.ipynb #30a80d1c
-def _text(folder) -> str: # what captions.jsonl holds
+def _lines(folder) -> list: # of captions.jsonl, as bytes
     path = folder/'captions.jsonl'
-    if not folder.is_dir(): raise FileNotFoundError(f"folder {folder} does not exist")
-    if not path.exists():
+    if not os.path.isdir(folder): raise FileNotFoundError(f"folder {folder} does not exist")
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"{path} is missing: write one line per clip, "
                                 '{"file": "clips/0001.mp4", "caption": "..."}')
-    try: return path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as e:
-        raise ValueError(f"{path} is not UTF-8 text (byte {e.start})") from None
+    mark = b'\xef\xbb\xbf'   # that some editors put before UTF-8
+    return check_file(path, most=10**9).read_bytes().removeprefix(mark).split(b'\n')
 
 def caption_lines(
     folder, # holds captions.jsonl
 ):          # pairs: place, such as "captions.jsonl:7", and the line's dict or a ValueError
     "Each line of captions.jsonl that is not blank, usable or not"
-    for n, line in enumerate(_text(Path(folder)).split('\n'), 1):
+    for n, line in enumerate(_lines(Path(folder)), 1):
         if not line.strip(): continue
         try: row = _row(line)
         except ValueError as e: row = e
@@ -76,8 +80,22 @@ def read_captions(
 # %% ../../nbs/130_folder.ipynb #21c79cd7
 def _save_clip(video, path): # a video file, or a folder of pictures where `path` has no suffix
     if path.suffix: return video.save(path)
-    path.mkdir(exist_ok=True)
-    for i, frame in enumerate(video.frames): Video(frame[None]).save(path/f'{i:03}.png', scale=1)
+    tmp = temp_path(path)
+    tmp.mkdir()
+    for i, frame in enumerate(video.frames): Video(frame[None]).save(tmp/f'{i:03}.png', scale=1)
+    replace_folder(tmp, path)
+
+def _write_clips(folder, clips, captions, fps, suffixes): # into a folder, captions.jsonl last
+    (folder/'clips').mkdir(parents=True, exist_ok=True)
+    lines = []
+    for i, (clip, caption) in enumerate(zip(clips, captions)):
+        video = clip if isinstance(clip, Video) else Video(to_uint8(clip), fps)
+        name = f'clips/{i:04}{suffixes[i % len(suffixes)]}'
+        _save_clip(video, folder/name)
+        h, w = video.frames.shape[2:]
+        row = dict(file=name, caption=caption, height=h, width=w)
+        lines.append(json.dumps(row, ensure_ascii=False) + '\n')
+    atomic_write(folder/'captions.jsonl', ''.join(lines))
 
 # %% ../../nbs/130_folder.ipynb #29cb7331
 def write_folder(
@@ -96,23 +114,24 @@ def write_folder(
     if len(clips) != len(captions):
         raise ValueError(f"{len(clips)} clips, but {len(captions)} captions")
     if not clips: raise ValueError("no clips to write")
-    if target.exists() and not overwrite:
+    for s in suffixes: check_choice('suffix', s, (*CODECS, ''))
+    if os.path.lexists(target) and not overwrite:
         raise ValueError(f"{target} exists: choose another folder, or overwrite=True")
-    (folder/'clips').mkdir(parents=True, exist_ok=True)
-    lines = []
-    for i, (clip, caption) in enumerate(zip(clips, captions)):
-        video = clip if isinstance(clip, Video) else Video(to_uint8(clip), fps)
-        name = f'clips/{i:04}{suffixes[i % len(suffixes)]}'
-        _save_clip(video, folder/name)
-        h, w = video.frames.shape[2:]
-        row = dict(file=name, caption=caption, height=h, width=w)
-        lines.append(json.dumps(row, ensure_ascii=False) + '\n')
-    atomic_write(target, ''.join(lines))
+    for place in (folder.parent, folder, folder/'clips'): sweep(place)
+    if os.path.lexists(folder):
+        _write_clips(folder, clips, captions, fps, suffixes)
+        return folder
+    tmp = temp_path(folder)
+    try:
+        _write_clips(tmp, clips, captions, fps, suffixes)
+        try: os.rename(tmp, folder)
+        except OSError as e: raise ValueError(f"{folder} appeared meanwhile ({e.strerror})") from None
+    finally: remove_folder(tmp)
     return folder
 
 # %% ../../nbs/130_folder.ipynb #3e8ebcfd
 def _check_clips(folder, rows): # raises if a clip is missing
-    gone = [r['file'] for r in rows if not (folder/r['file']).exists()]
+    gone = [r['file'] for r in rows if not os.path.exists(folder/r['file'])]
     if gone:
         raise FileNotFoundError(f"{folder}: {len(gone)} of {len(rows)} clips are missing, "
                                 f"first {gone[0]}; see check_folder")
@@ -136,12 +155,13 @@ class VideoFolder(Dataset):
         self.rows = read_captions(folder)
         sides(size)   # raises if it is not a size
         self.size = size
-        self.n_frames = check_least('n_frames', n_frames, 1)
-        self.stride = check_least('stride', stride, 1)
+        check_cut(n_frames, stride)
+        self.n_frames = n_frames
+        self.stride = stride
         _check_clips(self.folder, self.rows)
-        self.seed = seed
+        self.seed = None if seed is None else check_seed('seed', seed)
         self.cache = {}
-        self.cache_bytes = cache_mib * 2**20
+        self.cache_bytes = check_number('cache_mib', cache_mib, 0, 2**40) * 2**20
 
     def __len__(self): return len(self.rows)
 
@@ -158,7 +178,7 @@ def _read(self:VideoFolder, i): # uint8 clip and micro of item `i`
     film = video_size(path)
     resized_h, resized_w = resized(film.height, film.width, self.size)
     h, w = sides(self.size)
-    spare = max(0, film.frames - 1 - (self.n_frames - 1)*self.stride)
+    spare = max(0, film.frames - check_cut(self.n_frames, self.stride))
     start, *crop = _draw(self.seed, i, [spare, resized_h - h, resized_w - w])
     clip, micro = read_video(path, self.n_frames, self.stride, start, self.size, crop)
     source = dict(height=row.get('height', film.height), width=row.get('width', film.width))
@@ -214,7 +234,7 @@ def buckets(self:VideoFolder,
         if k is None:
             shortest = min(frames for frames, _, _ in buckets)
             raise ValueError(f"{path} has {film.frames} frames; "
-                             f"the shortest bucket needs {(shortest - 1)*self.stride + 1}")
+                             f"the shortest bucket needs {check_cut(shortest, self.stride)}")
         dealt.setdefault(k, []).append(row)
     parts = {}
     for k in sorted(dealt):
@@ -237,7 +257,16 @@ def make_samples(
     overwrite:bool=False, # replace an existing captions.jsonl
 ):                        # the folder's `Path`
     "Toy clips with captions as a folder: mp4, GIF, WebM and pictures in turn"
-    world = ShapeWorld(size=size, n_frames=n_frames, seed=seed)
-    clips, captions, _, _ = world.batch(range(n))
+    check_number('n', n, 1, 10_000, whole=True)   # their names have four digits
+    check_number('size', size, 16, 1024, whole=True)
+    check_number('n_frames', n_frames, 1, 1000, whole=True)
+    world = ShapeWorld(size=size, n_frames=n_frames, seed=check_seed('seed', seed))
+    clips = []
+    captions = []
+    at_once = max(1, 2**24 // (n_frames*size*size))   # clips, so that 200 MB are enough to draw
+    for start in range(0, n, at_once):
+        drawn, texts, _, _ = world.batch(range(start, min(start + at_once, n)))
+        clips += to_uint8(drawn)
+        captions += texts
     kinds = ['.mp4', '.mp4', '.gif', '.webm', '']
     return write_folder(folder, clips, captions, suffix=kinds, overwrite=overwrite)

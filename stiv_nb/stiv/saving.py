@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VERSION', 'CONFIG', 'WEIGHTS', 'write_parts', 'read_config', 'blank_part', 'read_parts', 'naming', 'read_source']
 
-# %% ../../nbs/537_saving.ipynb #d32f15df
+# %% ../../nbs/537_saving.ipynb #91bbe143
 import json
 import shutil
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ from ..model.dit import ModelConfig
 from ..model.inflate import Source
 from .inputs import Defaults
 
-# %% ../../nbs/537_saving.ipynb #d8a2950e
+# %% ../../nbs/537_saving.ipynb #002d06fc
 VERSION = 2   # of config.json
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'   # the files of a pipeline's folder
 
@@ -77,7 +77,7 @@ def write_parts(
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return folder
 
-# %% ../../nbs/537_saving.ipynb #07a50c0f
+# %% ../../nbs/537_saving.ipynb #c91d0131
 def read_config(
     folder:Path, # of a pipeline
 ) -> dict:       # format, version, notes, and a dict for each part
@@ -100,7 +100,7 @@ def read_config(
         raise ValueError(f"{CONFIG}: notes must be an object {{…}}")
     return config
 
-# %% ../../nbs/537_saving.ipynb #c38e383c
+# %% ../../nbs/537_saving.ipynb #609966b0
 class _Blank(TorchFunctionMode):
     "While it is on, modules get no starting values, and only so many calls of PyTorch are made"
     def __init__(self, n_calls:int):
@@ -140,7 +140,7 @@ def blank_part(
     except (RuntimeError, TypeError, OverflowError) as e:   # numbers beyond 64 bits
         raise ValueError(f"{part} of {CONFIG} can't be built: {e}") from None
 
-# %% ../../nbs/537_saving.ipynb #a860b7ad
+# %% ../../nbs/537_saving.ipynb #598e8782
 _FLOATS = {'F64', 'F32', 'F16', 'BF16'}   # types of safetensors
 
 def _check_header(file, wanted:dict):
@@ -173,7 +173,7 @@ def _fill(file, part:str, blank:nn.Module, values:dict) -> nn.Module:
     built.load_state_dict(weights)
     return built
 
-# %% ../../nbs/537_saving.ipynb #bda80cec
+# %% ../../nbs/537_saving.ipynb #cf45dd61
 _HUB = dict(vae=DiffusersVAE, text=HFTextEncoder)
 
 def _blank_parts(config:dict, file) -> dict:
@@ -215,7 +215,7 @@ def read_parts(
     with _opened(folder) as file: modules = _read_modules(config, file, names)
     return dict(**modules, defaults=defaults, objective=objective, notes=config['notes'])
 
-# %% ../../nbs/537_saving.ipynb #c4d5234d
+# %% ../../nbs/537_saving.ipynb #b5543942
 @contextmanager
 def naming(
     folder:Path, # that is read

@@ -18,13 +18,14 @@ import torch
 from ..codec.hub import open_codec
 from ..codec.text import TextConfig, train_text
 from ..codec.vae import VAEConfig, train_vae
+from ..core.outside import read_text
 from ..core.progress import Bar
 from ..data.folder import VideoFolder
 from ..data.shapes import ShapeWorld
 from ..data.stream import ClipStream
-from ..data.video import to_uint8
 from ..model.dit import DiT, ModelConfig
 from ..model.inflate import Source, plan_start
+from ..stiv.inputs import pictures_of_task
 from ..stiv.pipeline import Pipeline
 from .buckets import check_caches, known_clips, open_latents
 from .checkpoint import check_folder_of_run
@@ -48,7 +49,8 @@ def open_recipe(
         others = 'stiv recipe --list shows them, or name a YAML file'
         hint = f"did you mean {near[0]!r}?" if near else others
         raise ValueError(f"there is no recipe {name[:80]!r}; {hint}")
-    try: return from_yaml(path.read_text(encoding='utf-8'))
+    text = read_text(path, most=1_000_000)
+    try: return from_yaml(text)
     except ValueError as e: raise ValueError(f"{path}: {e}") from None
 
 # %% ../../nbs/655_setup.ipynb #15e5d227
@@ -167,24 +169,25 @@ def check_sizes(
                              f"use multiples of {unit} pixels")
 
 class Examples(NamedTuple):
-    "Captions and first frames to draw while a run goes on"
+    "Captions to draw while a run goes on, and the frames that its task gives"
     captions:list
-    images:list   # uint8 (3, H, W)
+    given:dict   # frame index -> a picture for each caption, uint8 (3, H, W)
 
 def examples(
     clips,        # the data set, or None if there is a cache
     data:Latents, # its latents
     vae,          # codec of a cache
+    task:str,     # a key of `TASKS`
     n:int=3,      # how many
 ) -> Examples:
     "The first clips of a data set, or of a cache of latents"
     if clips is not None:
         true, captions, _, _ = clips.batch(range(min(n, len(clips))))
-        return Examples(captions, list(to_uint8(true[:, 0])))
+        return Examples(captions, pictures_of_task(true, task))
     one = getattr(data, 'parts', [data])[0]
     index = torch.arange(min(n, len(one)))
-    z1 = one.batch(index)[0][:, :1].float().to(vae.mean.device)
-    return Examples(one.captions(index), list(to_uint8(vae.decode(z1))[:, 0].cpu()))
+    z1 = one.batch(index)[0].float().to(vae.mean.device)
+    return Examples(one.captions(index), pictures_of_task(vae.decode(z1).cpu(), task))
 
 # %% ../../nbs/655_setup.ipynb #cde4d371
 @dataclass
@@ -217,11 +220,12 @@ def set_up(
     ranks = join_ranks(device, r.parallel.timeout)  # first: each process takes its own GPU
     rank_slots(r.run.batch, ranks, r.parallel.accumulate)  # an error if the batch does not divide
     named = open_clips(r) if data is None else ClipSource(None, None)
-    known = None
-    if data is None:
-        check_sizes(r)
-        if r.data.cache and ranks.main: check_caches(r, clips_of_cache(r))
-        if ranks.main: known = known_clips(r, named.clips)
+    if data is None: check_sizes(r)
+    if named.clips is not None and r.data.n_val >= len(named.clips):
+        raise ValueError(f"data.n_val={r.data.n_val} leaves none of the {len(named.clips)} "
+                         "clips to train on")
+    if data is None and r.data.cache and ranks.main: check_caches(r, clips_of_cache(r))
+    known = known_clips(r, named.clips) if data is None and ranks.main else None
     if start is not None: start = start_of(start)
     elif r.run.start: start = open_start(r.run.start)
     temporal = open_start(r.run.start_temporal).model if r.run.start_temporal else None
@@ -232,6 +236,6 @@ def set_up(
     if data is None:
         if not ranks.main: report = None
         data = open_latents(r, named.clips, vae, text, named.pictures, report)
-        if ranks.main: shown = examples(named.clips, data, vae)
+        if ranks.main: shown = examples(named.clips, data, vae, r.condition.task)
     data, val = data.split(r.data.n_val)
     return RunSetup(r, ranks, Encoders(vae, text), data, val, source, temporal, shown, known)

@@ -29,7 +29,7 @@ from .latents import fake_latents
 from .ranks import full_tensor, join_ranks, rank_slots
 from .recipe import Recipe, from_yaml, other_run, to_yaml
 from .setup import RunSetup
-from .start import Encoders, build_model
+from .start import Encoders, build_model, empty_model
 from .sums import N_BINS, Sums
 
 # %% ../../nbs/660_trainer.ipynb #92e88dd5
@@ -211,6 +211,7 @@ class Trainer:
         seconds:float, # seconds since the last line
     ) -> dict:         # JSON-able
         "One line of metrics.jsonl from the steps since the last one, of all ranks"
+        seconds = max(seconds, 1e-9)   # a coarse clock may stand still
         sums = Sums.from_vector(self.ranks.all_reduce(self.sums.to_vector()))
         line = dict(step=self.step, lr=self.optim.param_groups[0]['lr'], **sums.line(seconds))
         line['data_wait'] = self.waited/seconds
@@ -255,13 +256,19 @@ class Trainer:
             found += [part.batch(few)[2] for few in index.split(16)]
         return typical_micro(torch.cat(found))
 
-    def pipeline(self) -> Pipeline|None: # None in ranks other than the first
-        "The EMA weights, ready to sample; all ranks call"
-        weights = {k: full_tensor(v) for k, v in self.ema.weights.items()}
-        if not self.ranks.main: return None
-        r, d = self.recipe, self.recipe.data
-        model = r.model.build()
-        model.load_state_dict(weights)
+    @torch.no_grad()
+    def pipeline(self,
+        half:bool=False, # weights in the precision of the run, to look at; False: to keep
+    ) -> Pipeline|None:  # None in ranks other than the first
+        "The EMA weights, ready to sample, put together one by one; all ranks call"
+        r, d, main = self.recipe, self.recipe.data, self.ranks.main
+        dtype = torch.bfloat16 if half and r.parallel.precision == 'bf16' else None
+        model = empty_model(r.model, self.device, dtype) if main else None
+        weights = dict(model.named_parameters()) if main else {}
+        for name, w in self.ema.weights.items():
+            w = full_tensor(w, keep=main)
+            if main: weights[name].copy_(w)
+        if not main: return None
         n_frames = 1 if d.image_every == 1 else d.n_frames     # 1: it has seen pictures only
         defaults = Defaults(
             **vars(r.sampling), size=d.size, n_frames=n_frames, stride=d.stride,
