@@ -354,7 +354,7 @@ def test_oracle_on_a_folder(clips):
 
 
 def test_eval(tiny, here):
-    text = fine("eval", tiny, "--n", 4, "--image", "--split", "held_out")
+    text = fine("eval", tiny, "--n", 4, "--task", "ti2v", "--split", "held_out")
     assert "codec" in text
     assert "TI2V" in text
     refused("eval", tiny, "--split", "test", says="held_out")

@@ -51,7 +51,7 @@ def test_quality_has_not_slipped():
     t2v = evaluate(PIPE, world, 32)
     assert t2v.share("colour")[0] > .9
     assert t2v.share("shape")[0] > .5
-    ti2v = evaluate(PIPE, world, 32, image=True)
+    ti2v = evaluate(PIPE, world, 32, task="ti2v")
     assert ti2v.share("motion")[0] > .5
 
 

@@ -114,7 +114,7 @@ def _encode(part:_Parts, recipe, vae, text) -> LatentTable:
 def _judge(pipe, split:str, seed:int, n:int) -> list:
     "Verdicts over unseen clips, without and with a given first frame"
     world = ShapeWorld(split=split, seed=seed + 99)
-    return [evaluate(pipe, world, n, image=image) for image in (False, True)]
+    return [evaluate(pipe, world, n, task=task) for task in ('t2v', 'ti2v')]
 
 def _final_verdicts(pipe, seed:int, n:int) -> list:
     "The rows of the demo's table, the codec's ceiling first"

@@ -54,10 +54,10 @@ def gallery(
 def samples(
     pipe,             # a `Pipeline`
     n:int,            # clips, at most 16
-    image:bool=False, # give the first frame of the true clip
+    task:str='t2v',   # a key of `TASKS`: the frames of the true clip that are given
 ) -> Verdicts:        # with n videos
     "What a stage draws when asked for captions that training has not seen"
     d = pipe.defaults
     world = ShapeWorld(
         size=d.size, n_frames=d.n_frames, stride=d.stride, split='train', seed=987)
-    return evaluate(pipe, world, min(n, 16), image=image, batch=16)
+    return evaluate(pipe, world, min(n, 16), task=task, batch=16)

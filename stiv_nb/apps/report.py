@@ -157,7 +157,7 @@ def _drawn(demo, n:int) -> str:
         out += gallery(samples(pipe, 2*n if single else n))
     if 'STIV' in demo.pipelines:
         out += '<h3>STIV, videos from text and the first frame</h3>'
-        out += gallery(samples(demo.pipelines['STIV'], n, image=True))
+        out += gallery(samples(demo.pipelines['STIV'], n, task='ti2v'))
     return out
 
 def _losses(demo, stages:dict) -> str:

@@ -105,6 +105,14 @@ def _complaint(box:str) -> str:
     return said + (f'; did you mean {near[1]}?' if near else '')
 
 # %% ../../nbs/950_main.ipynb #e28a42b0
+def _check_repeats(f:Callable, args:list[str]):
+    "Raises if an option of several values is given twice: the second would replace the first"
+    names = [arg.split('=')[0].replace('_', '-') for arg in args]
+    for p in inspect.signature(f).parameters.values():
+        option = f'--{p.name}'.replace('_', '-')
+        if p.annotation == tuple[str, ...] and names.count(option) > 1:
+            raise ValueError(f"{option} is given twice; name all values after one: {option} A B")
+
 def parse(
     name:str,        # name of the command, for its help
     f:Callable,      # function of the command
@@ -113,6 +121,7 @@ def parse(
 ) -> inspect.BoundArguments: # for `f`
     "Arguments of a command; a wrong one is a `ValueError` of one line, `--help` ends the program"
     import tyro
+    _check_repeats(f, args)
     said = io.StringIO()
     about = f'{f.__doc__}.\n\nExample: {example}'
     try:

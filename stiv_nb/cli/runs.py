@@ -83,19 +83,20 @@ def cmd_recipe(
 # %% ../../nbs/975_runs.ipynb #ca7df411
 def draw_strips(
     pipe,         # a `Pipeline` in training
-    examples,     # `Examples`: captions, and first frames to give
+    examples,     # `Examples`: captions, and the frames to give
     path:Path,    # a PNG file
     title:str='', # written above
 ):
-    "Film strips of some captions, without and with their first frame"
+    "Film strips of some captions, without and with the frames that the run's task gives"
     import matplotlib.pyplot as plt
     from stiv_nb.core.files import atomic_write
     from stiv_nb.data.video import show_frames
     captions = list(examples.captions)
     videos, titles = pipe(captions, progress=False), captions
-    if pipe.defaults.n_frames > 1:
-        videos = videos + pipe(captions, image=examples.images, progress=False)
-        titles = titles + [f'{c} (first frame given)' for c in captions]
+    if examples.given and pipe.defaults.n_frames > 1:
+        videos = videos + pipe(captions, given=examples.given, progress=False)
+        frames = ', '.join(map(str, examples.given))
+        titles = titles + [f'{c} (given: frame {frames})' for c in captions]
     fig = show_frames(videos, titles=titles, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda p: fig.savefig(p, format='png'))
@@ -208,11 +209,11 @@ def cmd_cache(
     "Encodes a recipe's clips into shards of latents, once for many runs; started again, it goes on"
     from stiv_nb.core.checks import check_least
     from stiv_nb.core.progress import Bar
-    from stiv_nb.stiv.pipeline import load
     from stiv_nb.train.cache import about_clips, fill_cache, in_buckets
     from stiv_nb.train.ranks import join_ranks, leave_ranks
     from stiv_nb.train.recipe import change
     from stiv_nb.train.setup import check_sizes, open_clips, open_encoders, open_recipe
+    from stiv_nb.train.start import open_start
     r = changed(open_recipe(recipe), fields)
     check_least('shard', shard, 1)
     clips = open_clips(change(r, data__cache=None)).clips
@@ -220,7 +221,7 @@ def cmd_cache(
     try:
         ranks = join_ranks()  # first of all: from here on, each rank uses its own GPU
         check_sizes(r)
-        start = load(r.run.start, 'cpu') if r.run.start else None
+        start = open_start(r.run.start) if r.run.start else None
         vae, text = open_encoders(r, start, clips, Path(out), ranks)
         for name, part in in_buckets(clips, r.data).items():
             report = Bar(f'cache {name}'.strip()) if ranks.main else None

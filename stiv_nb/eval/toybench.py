@@ -17,6 +17,7 @@ from ..core.checks import check_least
 from ..data.oracle import judge, look
 from ..data.shapes import MOTIONS
 from ..data.video import Video, from_uint8, to_uint8
+from ..stiv.inputs import pictures_of_task
 
 # %% ../../nbs/700_toybench.ipynb #c4ab46df
 def wilson(
@@ -49,7 +50,7 @@ class Share(NamedTuple):
 @dataclass(frozen=True)
 class Verdicts:
     "Verdicts of the oracle over a set of samples"
-    task:str            # "T2V" or "TI2V"; "codec" for the ceiling
+    task:str            # such as "T2V" or "TI2V"; "codec" for the ceiling
     split:str           # combinations of the toy world: "train", "held_out" or "all"
     right:dict          # attribute -> (n,) bool
     asked:Tensor        # (n,) id of the motion asked for
@@ -91,19 +92,19 @@ def table(
 # %% ../../nbs/700_toybench.ipynb #11ba4c40
 _KEPT = 16   # videos that verdicts keep to be shown
 
-def _judge_batch(pipe, world, indices:range, image:bool, sampling:dict) -> Verdicts:
+def _judge_batch(pipe, world, indices:range, task:str, sampling:dict) -> Verdicts:
     "Samples some captions of the world and lets the oracle judge them"
     clips, captions, facts, _ = world.batch(indices)
-    first = [to_uint8(c[0]) for c in clips] if image else None
+    given = pictures_of_task(clips, task)
     start = time.perf_counter()
-    videos = pipe(captions, image=first, n_frames=world.n_frames, progress=False, **sampling)
+    videos = pipe(captions, given=given, n_frames=world.n_frames, progress=False, **sampling)
     seconds = time.perf_counter() - start
     drawn = from_uint8(torch.stack([v.frames for v in videos]))
     right = judge(drawn, facts, world.stride)
     seen = look(drawn, world.stride)
     kept = max(0, _KEPT - indices.start)
     return Verdicts(
-        task='TI2V' if image else 'T2V', split=world.split,
+        task=task.upper(), split=world.split,
         right={k: right[k] for k in ATTRIBUTES},
         asked=facts['motion'][:, 0], got=seen['motion'][:, 0],
         seconds=seconds, videos=videos[:kept], captions=captions[:kept])
@@ -125,7 +126,7 @@ def evaluate(
     pipe,              # a `Pipeline`, or anything that turns prompts and images into videos
     world,             # a `ShapeWorld`; its captions are asked for
     n:int=256,         # samples
-    image:bool=False,  # give the first frame of the true clip: TI2V
+    task:str='t2v',    # a key of `TASKS`: the frames of the true clip that are given
     batch:int=64,      # clips per call
     report=None,       # called as report(samples done, n)
     **sampling,        # passed to the pipeline, such as steps=20, guidance=3.
@@ -136,7 +137,7 @@ def evaluate(
     for start in range(0, n, batch):
         stop = min(start + batch, n)
         options = dict(seed=1000 + start) | sampling
-        parts.append(_judge_batch(pipe, world, range(start, stop), image, options))
+        parts.append(_judge_batch(pipe, world, range(start, stop), task, options))
         if report: report(stop, n)
     return _join(parts)
 

@@ -212,8 +212,8 @@ class StopAsked:
             for s in (signal.SIGINT, signal.SIGTERM): self.old[s] = signal.signal(s, self._ask)
         return self
 
-    def _ask(self, *_):
-        if self.asked: raise KeyboardInterrupt
+    def _ask(self, number, frame):
+        if self.asked and number == signal.SIGINT: raise KeyboardInterrupt
         self.asked = True
 
     def __exit__(self, *_):

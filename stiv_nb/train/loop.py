@@ -8,10 +8,14 @@ __all__ = ['Run', 'run_setup', 'train', 'rehearse']
 # %% ../../nbs/670_loop.ipynb #b4eb410a
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+
 from ..stiv.pipeline import Pipeline
 from .checkpoint import RunFolder, StopAsked, checkpoints, hold_run
 from .latents import Latents
@@ -87,10 +91,18 @@ class _Loop:
         self.trainer.save(self.folder/'checkpoints', self.run.keep_last)
 
     def sample(self):
-        "A look at what the average draws"
-        self.watchdog.note(self.trainer.step, 'sample')
-        pipe = self.trainer.pipeline()
-        if pipe: self.on_sample(pipe, self.trainer.step)
+        "A look at what the average draws, while the other ranks wait"
+        trainer, step = self.trainer, self.trainer.step
+        self.watchdog.note(step, 'sample')
+        pipe = trainer.pipeline(half=True)
+        if pipe:
+            calls = itertools.count(1)
+            def alive(*_): self.watchdog.note(step, f'sample {next(calls)}')
+            pipe.model.register_forward_pre_hook(alive)
+            self.on_sample(pipe, step)
+        del pipe
+        torch.cuda.empty_cache()   # its memory goes back to training
+        trainer.ranks.barrier()
         self.mark = time.perf_counter()
 
 # %% ../../nbs/670_loop.ipynb #849cf00b
