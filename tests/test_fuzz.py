@@ -6,6 +6,7 @@ class is a list of values. pytest tries a sample of the pairs, the same one ever
 """
 import argparse
 import contextlib
+import functools
 import json
 import os
 import random
@@ -25,15 +26,18 @@ import torch
 import yaml
 from PIL import Image
 
-from stiv_nb.cli.main import stiv
+from stiv_nb.cli.main import explain, stiv
 from stiv_nb.codec.text import TextConfig, TinyText
 from stiv_nb.codec.vae import TinyVAE, VAEConfig, store_statistics
-from stiv_nb.data.folder import make_samples
+from stiv_nb.data.folder import VideoFolder, make_samples
+from stiv_nb.data.pictures import read_image, read_video
 from stiv_nb.data.shapes import VOCABULARY, ShapeWorld
 from stiv_nb.model.dit import DiT, ModelConfig
-from stiv_nb.stiv.pipeline import Defaults, Pipeline
+from stiv_nb.stiv.pipeline import Defaults, Pipeline, load
+from stiv_nb.train.planner import plan
 from stiv_nb.train.recipe import Recipe, change, to_yaml
 from stiv_nb.train.recipes import RECIPES
+from stiv_nb.train.setup import open_recipe
 
 HERE = "HERE"   # where the bad value goes
 RED = "a red circle moving left"
@@ -51,7 +55,8 @@ TEXTS = {
     "empty": "", "blank": "  ", "long": "a"*5000, "long words": "word "*1000,
     "long path": "a/"*2500, "long name": "b"*255, "control": "a\x1b[2J\x07\rb", "newline": "a\nb",
     "half a character": "a\udcff", "emoji": "👩‍🚀", "turned": "a\u202eb",
-    "upwards": "../../outside", "root": "/", "option": "--", "dot": ".", "formula": r"$5 or \frac{", "drive": "C:x",
+    "upwards": "../../outside", "root": "/", "option": "--", "dot": ".",
+    "formula": r"$5 or \frac{", "drive": "C:x",
 }
 
 
@@ -430,8 +435,56 @@ def of_files():
                 yield f"{place}, {'.'.join(keys)}: {label}", in_file(words, file, data)
 
 
+PATHS = ("load", "open_recipe", "VideoFolder", "read_video")
+
+
+def of_functions():
+    "A value of each class for each argument of the functions that a notebook calls"
+    @functools.cache
+    def toy(): return load("tiny", "cpu")
+    tiny = RECIPES["demo-stiv"]
+    calls = {
+        "pipe prompt": lambda value: toy()(value, progress=False),
+        "pipe image": lambda value: toy()(RED, image=value, progress=False),
+        "pipe given": lambda value: toy()(RED, given={0: value}, progress=False),
+        "load": lambda value: load(value, "cpu"),
+        "open_recipe": open_recipe,
+        "VideoFolder": VideoFolder,
+        "read_image": read_image,
+        "read_video": read_video,
+        "plan gpu": lambda value: plan(tiny, value),
+    }
+    for name in ("n_frames", "size", "stride", "guidance", "mode", "steps", "seed", "solver"):
+        def call(value, name=name): toy()(RED, progress=False, **{name: value})
+        calls[f"pipe {name}"] = call
+    for name in ("n_gpus", "mfu"):
+        calls[f"plan {name}"] = lambda value, name=name: plan(tiny, **{name: value})
+    for name in ("size", "n_frames", "stride", "seed", "length", "n_objects"):
+        calls[f"ShapeWorld {name}"] = lambda value, name=name: ShapeWorld(**{name: value})
+    for label, value in VALUES.items():
+        if label == "null": continue
+        for name, call in calls.items():
+            if name in PATHS and not isinstance(value, str): continue   # Python's own TypeError
+            yield f"{name} in Python: {label}", answer(call, value)
+
+
+def answer(call, value):
+    "A call that has to work, or to fail with an error that the command line could explain"
+    def tried(room):
+        try:
+            with limited(SECONDS): call(value)
+        except Exception as e:
+            ending = explain(e)
+            if ending is None: return f"{type(e).__name__}: {str(e)[:200]}"
+            if len(ending.line) > 600: return f"a line of {len(ending.line)} characters"
+        except Late as e: return str(e)
+        return ""
+    return tried
+
+
 def cases():
     "All of them: name, function (room) -> what is amiss"
+    yield from of_functions()
     yield from of_places()
     yield from of_fields()
     yield from of_files()
@@ -469,7 +522,7 @@ def rooms(tmp_path_factory):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs pipes, devices and links")
-@pytest.mark.parametrize("tried", sample())
+@pytest.mark.parametrize("tried", list(sample()))
 def test_bad_input(rooms, tried): assert attempt(tried, *rooms) == ""
 
 
