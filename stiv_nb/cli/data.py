@@ -9,7 +9,7 @@ __all__ = ['cmd_data_make', 'cmd_data_look', 'cmd_data_check']
 from pathlib import Path
 
 from .main import check_out, command
-from ..core.checks import check_least
+from ..core.checks import check_number
 from ..core.files import atomic_write, free_path
 
 # %% ../../nbs/970_data.ipynb #dfd405b4
@@ -25,7 +25,7 @@ def cmd_data_make(
     from stiv_nb.data.folder import make_samples
     captions = Path(folder)/'captions.jsonl'
     if captions.exists(): raise ValueError(f'{captions} exists; choose another folder')
-    check_least('n', n, 1)
+    check_number('n', n, 1, 1_000_000, whole=True)
     print(make_samples(folder, n, seed, size, n_frames))
 
 # %% ../../nbs/970_data.ipynb #39d51f74
@@ -43,7 +43,7 @@ def cmd_data_look(
     from stiv_nb.data.video import show_frames
     path = check_out(Path(out), ('.png',)) if out else None
     clips = VideoFolder(folder, size=64, n_frames=n_frames, stride=stride)
-    check_least('n', n, 1)
+    check_number('n', n, 1, 1_000_000, whole=True)
     pixels, captions, _, _ = clips.batch(range(min(n, len(clips))))
     fig = show_frames(pixels, titles=captions)
     path = path or free_path(Path(f'{Path(folder).resolve().name}.png'))

@@ -12,7 +12,7 @@ import math
 import typing
 from pathlib import Path
 
-from .main import check_folder, command, one_line
+from .main import check_out_folder, command, one_line
 from ..core.checks import field_types
 
 # %% ../../nbs/975_runs.ipynb #e1b6df41
@@ -122,7 +122,7 @@ def cmd_train(
     check_choice('gpu', gpu, GPUS)
     if dry_run: return _rehearse(r, gpu)
     if folder is None: folder = recipe if Path(recipe).is_dir() else Path('runs')/r.run.name
-    path = check_folder(folder)
+    path = check_out_folder(folder)
     try: done, caption = _run(r, path, resume)
     finally: leave_ranks()
     if done.pipeline is None: return

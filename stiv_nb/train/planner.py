@@ -182,7 +182,7 @@ def plan(
     "Parameters, FLOPs, memory and time of a recipe (ours; held against STIV Tab. 13)"
     check_choice('gpu', gpu, GPUS)
     check_number('n_gpus', n_gpus, 1, 1_000_000, whole=True)
-    if not 0 < mfu <= 1: raise ValueError(f"mfu={mfu} must lie in (0, 1]")
+    check_number('mfu', mfu, .001, 1)
     m, d, r, p = recipe.model, recipe.data, recipe.run, recipe.parallel
     kind = GPUS[gpu]
     if n_gpus % p.replicas:
