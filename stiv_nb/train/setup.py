@@ -179,7 +179,7 @@ def build_model(
     p = recipe.parallel
     fresh = not (start or start_temporal)
     if recipe.run.n_steps < 200: p = replace(p, compile=False)      # compiling takes half a minute
-    if ranks.size == 1:
+    if not p.sharded(ranks.size):
         model, report = start_model(recipe, start, start_temporal)
         return parallelize(model.to(ranks.device), p, ranks).train(), report
     with torch.device('meta'): twin, model = recipe.model.build(), recipe.model.build()
