@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.checks import check_number
 from .drawing import SHAPE_AREAS
 from .motion import CAMERAS, MOTION_TABLE, MOTIONS, PAN, SPEEDS, SWELLS, WINDOW
 from .objects import SEEN, Objects, find_objects, measure, shape_fit
@@ -144,6 +145,7 @@ def look(
     "Everything that can be read from clips"
     if clips.ndim != 5 or clips.shape[2] != 3:
         raise ValueError(f'shape {tuple(clips.shape)}: expected clips (b, f, 3, H, W)')
+    check_number('stride', stride, 1, 1_000_000, whole=True)
     clips = torch.nan_to_num(clips.float()).clamp(-1, 1)
     b, f = clips.shape[:2]
     window = min(f, max(2, (WINDOW - 1)//stride + 1))

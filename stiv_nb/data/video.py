@@ -8,6 +8,7 @@ __all__ = ['from_uint8', 'to_uint8', 'film_strip', 'show_frames', 'Video']
 # %% ../../nbs/100_video.ipynb #97e71e82
 import base64
 import io
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +18,9 @@ from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..core.checks import check_least
+from ..core.checks import check_number
 from ..core.files import atomic_write
-from .encode import CODECS, encode_png, encode_video, enlarge
+from .encode import CODECS, check_fps, encode_png, encode_video, enlarge
 
 # %% ../../nbs/100_video.ipynb #fb3ba8b1
 def from_uint8(
@@ -64,6 +65,12 @@ def film_strip(
 _MARGIN = 4    # page pixels around everything
 _WIDEST = 960  # page pixels that a strip may take
 _DPI = 80
+_LETTER = 6    # page pixels that a letter of a title takes
+
+def _plain_title(text) -> str: # one printable line, no wider than the page
+    most = _WIDEST // _LETTER
+    line = ' '.join(''.join(c if c.isprintable() else ' ' for c in str(text)).split())
+    return line if len(line) <= most else line[:most - 1] + '…'
 
 def _rows(clips) -> list: # one uint8 (f, 3, H, W) per clip
     if isinstance(clips, (list, tuple)): return [row for c in clips for row in _rows(c)]
@@ -74,6 +81,10 @@ def _figure(width, height): # a figure, sides in pixels, that a notebook draws o
     import matplotlib.pyplot as plt
     from matplotlib.figure import Figure
     class Strip(Figure):
+        def draw(self, renderer):
+            with warnings.catch_warnings():
+                warnings.filterwarnings('ignore', 'Glyph')   # is missing: a box is drawn for it
+                super().draw(renderer)
         def _ipython_display_(self):
             from IPython.display import Image, display
             file = io.BytesIO()
@@ -104,7 +115,7 @@ def _page(strips, titles, title, scale): # the page on which all strips find roo
     head = 24 if title else 0
     gap = 18 if titles else 4
     longest = max(map(len, [title or '', *(titles or [])]))
-    width = max(6*longest, scale * max(s.shape[2] for s in strips))
+    width = max(_LETTER*longest, scale * max(s.shape[2] for s in strips))
     height = head + sum(s.shape[1]*scale + gap for s in strips)
     return _Page(scale, head, gap, width, height)
 
@@ -121,6 +132,8 @@ def show_frames(
     if isinstance(titles, str): titles = [titles]
     if titles is not None and len(titles) != len(strips):
         raise ValueError(f"{len(titles)} titles for {len(strips)} clips")
+    titles = titles and [*map(_plain_title, titles)]
+    title = title and _plain_title(title)
     page = _page(strips, titles, title, scale)
     w, h = page.width + 2*_MARGIN, page.height + _MARGIN
     fig = _figure(w, h)
@@ -128,8 +141,9 @@ def show_frames(
     for i, strip in enumerate(strips):
         bottom -= strip.shape[1]*page.scale + page.gap
         ax = _draw_strip(fig, strip, bottom, page.scale)
-        if titles: ax.set_title(titles[i], loc='left', fontsize=9, pad=2)
-    if title: fig.text(_MARGIN/w, 1 - 4/h, title, fontsize=10, weight='bold', va='top')
+        if titles: ax.set_title(titles[i], loc='left', fontsize=9, pad=2, parse_math=False)
+    bold = dict(fontsize=10, weight='bold', va='top', parse_math=False)
+    if title: fig.text(_MARGIN/w, 1 - 4/h, title, **bold)
     return fig
 
 # %% ../../nbs/100_video.ipynb #aa350420
@@ -143,7 +157,7 @@ class Video:
         if kind != torch.uint8:
             raise ValueError(
                 f"frames are {kind}, not uint8: use Video.from_clip for a clip in [-1, 1]")
-        if not fps > 0: raise ValueError(f"fps={fps} must be above 0")
+        check_fps(fps)
         self.frames = _frames(frames)
         self.fps = fps
 
@@ -167,18 +181,21 @@ class Video:
 # %% ../../nbs/100_video.ipynb #6ae63037
 def _file(video, suffix, scale) -> bytes: # the whole file
     f, _, h, w = video.frames.shape
+    most = CODECS['.mp4'].side // max(h, w)
+    if scale is not None: check_number('scale', scale, 1, max(1, most), whole=True)
     if suffix == '.png':
         k = scale or max(1, 960 // (f*w))
         return encode_png(film_strip(enlarge(video.frames, k)))
     short = min(h, w)
     even = 2*-(-128 // short)   # so that colour at half resolution loses nothing
-    k = scale or (1 if short >= 256 else even)
+    k = scale or (1 if short >= 256 else max(1, min(even, most//2*2)))
     return encode_video(enlarge(video.frames, k), video.fps, suffix)
 
 @patch
 def save(self:Video,
     path,           # file to write: .mp4, .webm, .gif, or .png for a film strip
     scale:int=None, # file pixels per frame pixel; None: small clips grow to a player's size
+    over:bool=True, # replaces an older file; False: takes the first free name, such as x-2.mp4
 ):                  # the `Path` written
     "Write a file, whole or not at all; the suffix picks the format"
     path = Path(path)
@@ -186,9 +203,8 @@ def save(self:Video,
     if suffix not in (*CODECS, '.png'):
         raise ValueError(f"{path.name}: unknown suffix {suffix!r}; "
                          "known are .mp4, .webm, .gif and .png (film strip)")
-    if scale is not None: check_least('scale', scale, 1)
     def write(tmp): tmp.write_bytes(_file(self, suffix, scale))
-    return atomic_write(path, write)
+    return atomic_write(path, write, over)
 
 # %% ../../nbs/100_video.ipynb #1b3f363c
 @patch
@@ -196,7 +212,8 @@ def _repr_html_(self:Video):
     h, w = self.frames.shape[2:]
     short = min(h, w)
     k = max(1, 192 // short)
-    suffix = '.gif' if short <= 128 else '.mp4'
+    small = short <= 128 and self.fps <= CODECS['.gif'].fps
+    suffix = '.gif' if small else '.mp4'
     data = base64.b64encode(encode_video(self.frames, self.fps, suffix)).decode()
     style = f'width="{w*k}" height="{h*k}" style="image-rendering: pixelated"'
     if suffix == '.gif': return f'<img src="data:image/gif;base64,{data}" {style} alt="{self}">'

@@ -86,7 +86,7 @@ class BlockConfig:
     causal:bool = False      # temporal attention looks back only (STIV Fig. 6a: it hurts)
 
     def __post_init__(self):
-        check_config(self, width=1, heads=1)
+        check_config(self, width=(1, 65_536), heads=(1, 4096))
         if self.width % self.heads or self.head_width % 4:
             raise ValueError(f"width={self.width} over heads={self.heads} "
                              "must give a head width divisible by 4")

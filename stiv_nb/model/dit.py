@@ -44,8 +44,13 @@ class ModelConfig(BlockConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        least_1 = dict.fromkeys(('depth', 'channels', 'text_width', 'patch', 'temporal_patch'), 1)
-        check_config(self, unmasked_depth=0, **least_1)
+        check_config(self, depth=(1, 1000), channels=(1, 4096), text_width=(1, 65_536),
+                     unmasked_depth=(0, 1000), patch=(1, 64), temporal_patch=(1, 64),
+                     rope_frames=(1, 10**6), rope_patches=(1, 10**6))
+        n = 16 * self.width**2 * (self.depth + self.unmasked_depth)   # without text and heads
+        if n > 10**13:
+            raise ValueError(f"width={self.width} and depth={self.depth} make {n:.0e} parameters, "
+                             "beyond any machine; make them smaller")
 
     @property
     def token_width(self): return self.channels * self.temporal_patch * self.patch**2

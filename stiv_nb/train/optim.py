@@ -196,7 +196,7 @@ class EMA:
         weights = [to_local(new[name]).to(x.device) for name, x in zip(self.weights, averages)]
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
-# %% ../../nbs/595_optim.ipynb #19b6bac8
+# %% ../../nbs/595_optim.ipynb #e4425181
 class LossScale:
     "What the loss is multiplied by, so that fp16 holds its gradients (Micikevicius et al. 2018)"
     def __init__(self,
@@ -228,9 +228,11 @@ class LossScale:
     def state(self) -> list: return [self.value, self.good]   # JSON-able
 
     def resume(self,
-        value:float, # factor of a checkpoint
-        good:int,    # steps since it changed
+        state:list|None, # of a checkpoint; None: it has none
     ):
         "Goes on as another one; a run without a factor stays without"
-        check_number("the checkpoint's loss_scale", value, 1, 2**24)
-        if self.value != 1: self.value, self.good = value, good
+        if state is None or self.value == 1: return
+        if not isinstance(state, list) or len(state) != 2:
+            raise ValueError(f"the checkpoint's loss_scale={str(state)[:60]} must be two numbers")
+        self.value = check_number("the checkpoint's loss_scale", state[0], 1, 2**24)
+        self.good = check_number("the checkpoint's good steps", state[1], 0, 2000, whole=True)

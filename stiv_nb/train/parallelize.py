@@ -111,4 +111,5 @@ def load_sharded(
             if hasattr(p, 'placements'):
                 whole = distribute_tensor(whole, p.device_mesh, p.placements, src_data_rank=None)
             p.copy_(whole)
+            del whole       # gone before the next one is read
     if missing: raise ValueError(f"no weights for {', '.join([*missing][:3])}")

@@ -9,6 +9,7 @@ __all__ = ['Ranks', 'join_ranks', 'group_of_one', 'leave_ranks', 'rank_slots', '
 # %% ../../nbs/590_ranks.ipynb #333fc714
 import os
 import sys
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,6 +20,16 @@ from ..core.checks import check_least
 from ..core.machine import best_device
 
 # %% ../../nbs/590_ranks.ipynb #6754cb76
+def _meet(n:int):
+    "Returns when `n` processes have called it as often as this one; patient, unlike a message"
+    store = torch.distributed.distributed_c10d._get_default_store()
+    here = store.add('stiv/met', 1)
+    all_here = -(-here//n) * n
+    pause = .01
+    while store.add('stiv/met', 0) < all_here:
+        time.sleep(pause)
+        pause = min(1., 2*pause)
+
 @dataclass(frozen=True)
 class Ranks:
     "The processes of a run, seen from one of them"
@@ -48,8 +59,8 @@ class Ranks:
         return self.all_reduce(torch.tensor(float(flag))).item() > 0
 
     def barrier(self):
-        "Returns when all ranks have come here"
-        self.any(False)
+        "Returns when all ranks have come here, however long the last one takes"
+        if self.size > 1: _meet(self.size)
 
 # %% ../../nbs/590_ranks.ipynb #345fb73c
 def _own_gpu(local_rank:int) -> torch.device:
@@ -61,6 +72,18 @@ def _own_gpu(local_rank:int) -> torch.device:
     device = torch.device('cuda', local_rank)
     torch.cuda.set_device(device)
     return device
+
+def _world_size() -> int:
+    "How many processes there are, as `torchrun` has set it; 1 without it"
+    world = os.environ.get('WORLD_SIZE', '1')
+    if not world.isdecimal() or not int(world):
+        raise ValueError(f"WORLD_SIZE={world!r} in the environment is no number of processes")
+    missing = [name for name in ('RANK', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
+               if name not in os.environ]
+    if world != '1' and missing:
+        raise ValueError(f"WORLD_SIZE={world} without {', '.join(missing)}: start the processes "
+                         "with torchrun, or unset it")
+    return int(world)
 
 def _backend(device) -> str:
     "How messages of a device's tensors travel"
@@ -75,7 +98,7 @@ def join_ranks(
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f"device {str(device)!r} is not there: this torch sees no GPU; "
                          "leave the device out or use cpu")
-    size = int(os.environ.get('WORLD_SIZE', 1))
+    size = _world_size()
     if size == 1: return Ranks(device=device)
     if device.type == 'cuda': device = _own_gpu(int(os.environ['LOCAL_RANK']))
     if not torch.distributed.is_initialized():
@@ -96,7 +119,9 @@ def leave_ranks():
     "Takes leave of the other ranks: all go together, unless something went wrong here"
     dist = torch.distributed
     if not (dist.is_available() and dist.is_initialized()): return
-    if sys.exc_info()[0] is None: dist.barrier()
+    if sys.exc_info()[0] is None:
+        _meet(dist.get_world_size())   # the first rank may still write or draw
+        dist.barrier()
     dist.destroy_process_group()
 
 # %% ../../nbs/590_ranks.ipynb #136ccae7
@@ -144,8 +169,9 @@ def all_reduce(
 
 # %% ../../nbs/590_ranks.ipynb #a41b720b
 def full_tensor(
-    x:Tensor, # plain, or a `DTensor`, for which all ranks must call
-) -> Tensor:  # on the CPU
+    x:Tensor,       # plain, or a `DTensor`, for which all ranks must call
+    keep:bool=True, # False: this rank only takes part
+) -> Tensor|None:   # on the CPU; None where it is not kept
     "A tensor put together from the shards of all ranks"
     whole = x.full_tensor() if hasattr(x, 'full_tensor') else x
-    return whole.detach().cpu()
+    return whole.detach().cpu() if keep else None

@@ -47,7 +47,7 @@ class DataConfig:
     n_clips:int = 8000       # clips to train on; each is seen several times
     n_val:int = 0  # clips behind those, kept for validation (with buckets: the last of the first)
     seed:int = 0             # seed of the toy world and of the order of clips
-    n_objects:int|str = 1    # toy world: 1, 2 or "any"
+    n_objects:Literal[1, 2, 'any'] = 1                        # toy world: objects of a clip
     background:Literal['plain', 'textured', 'any'] = 'plain'  # toy world
     camera:Literal['still', 'pan', 'any'] = 'still'           # toy world
     split:Literal['train', 'held_out', 'all'] = 'train'       # toy world
@@ -55,7 +55,8 @@ class DataConfig:
     image_every:int = 0
 
     def __post_init__(self):
-        check_config(self, 'data', size=8, n_frames=1, stride=1, n_clips=1, n_val=0, image_every=0)
+        check_config(self, 'data', size=(8, 16_384), n_frames=(1, 10_000), stride=(1, 10_000),
+                     n_clips=(1, 10**10), n_val=(0, 10**9), image_every=(0, 10**9))
         if self.bucket_shapes and (self.source == 'shapes' or self.source.startswith('stream:')):
             raise ValueError(f"data.buckets={self.buckets!r} needs a folder of clips "
                              f"as data.source; it is {self.source!r}")
@@ -74,6 +75,9 @@ class CodecConfig:
     text:str|None = None   # a text encoder of the Hub, such as "openai/clip-vit-large-patch14"
     vae_steps:int = 4500   # steps of the VAE's training
     text_steps:int = 300   # steps of the text encoder's training
+
+    def __post_init__(self):
+        check_config(self, 'codec', vae_steps=(1, 10**8), text_steps=(1, 10**8))
 
     @property
     def factor(self): return 8 if self.vae else 4   # pixels per latent pixel; 4 is our own VAE's
@@ -95,16 +99,23 @@ class OptimConfig:
     spike:float = 0.  # a gradient norm so many times its running mean is a spike; 0: no limit
 
     def __post_init__(self):
-        check_config(self, 'optim', warmup=0, cooldown=0)
+        check_config(self, 'optim', warmup=0, cooldown=0, spike=(0, 1e9))
         for k in ('beta1', 'beta2', 'ema'):
             value = getattr(self, k)
             if not 0 <= value < 1: raise ValueError(f"optim.{k}={value} must lie in [0, 1)")
         if self.spike and not self.spike > 1:
             raise ValueError(f"optim.spike={self.spike} must be 0 or more than 1")
         if not 0 < self.lr < 10: raise ValueError(f"optim.lr={self.lr} must lie between 0 and 10")
-        if not self.clip > 0: raise ValueError(f"optim.clip={self.clip} must be positive")
+        if self.clip <= 0: raise ValueError(f"optim.clip={self.clip} must be positive")
 
 # %% ../../nbs/600_recipe.ipynb #940bd33b
+def _check_name(name:str):
+    "Raises for a run's name that is no plain name of a folder"
+    said = f"run.name={name!r} must be a plain name of a folder"
+    if re.search(r'[/\\]|^.:', name): raise ValueError(f"{said}: no path, no drive")
+    if not name.strip(' .') or name != name.strip(): raise ValueError(f"{said}, such as run-1")
+    if len(name.encode()) > 200: raise ValueError(f"{said}, of at most 200 bytes")
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     "How long, how many at a time, from where"
@@ -124,8 +135,10 @@ class RunConfig:
     val_every:int = 0            # steps between two validations; 0: none
 
     def __post_init__(self):
-        check_config(self, 'run', n_steps=1, batch=1, log_every=1, sample_every=0, save_every=1,
-                     keep_last=1, val_every=0)
+        check_config(self, 'run', n_steps=(1, 10**9), batch=(1, 2**20), log_every=(1, 10**9),
+                     sample_every=(0, 10**9), save_every=(1, 10**9), keep_last=(1, 10**6),
+                     val_every=(0, 10**9))
+        _check_name(self.name)
         if not 0 <= self.p_drop_patches < 1:
             raise ValueError(f"run.p_drop_patches={self.p_drop_patches} must lie in [0, 1)")
 
@@ -148,7 +161,9 @@ class ParallelConfig:
     ema_offload:bool = False # the average of the weights lies in the CPU's memory
     timeout:float = 600.     # seconds without a sign of life of a rank, after which the run ends
 
-    def __post_init__(self): check_config(self, 'parallel', accumulate=1, replicas=1, timeout=1)
+    def __post_init__(self):
+        check_config(self, 'parallel', accumulate=(1, 2**20), replicas=(1, 2**20),
+                     timeout=(1, 10**6))
 
     @property
     def half(self): return SIXTEEN_BITS.get(self.precision)   # torch's type; None for fp32
@@ -219,13 +234,51 @@ def _number(x):
     number = r'[-+]?\d+(\.\d*)?[eE][-+]?\d+'
     return float(x) if isinstance(x, str) and re.fullmatch(number, x) else x
 
-def _parse(text:str) -> dict:
-    "The parts of a recipe as YAML has them"
-    try: parts = yaml.safe_load(text)
+_MOST = 100_000   # characters of a recipe; ours have 2,000
+_LONGEST = 4096   # of one value
+_DEEPEST = 8      # parts in parts; ours have two
+
+class _Loader(yaml.SafeLoader):
+    "YAML without names for values, endless depth or length, and keys written twice"
+    depth = 0
+
+    def construct_scalar(self, node):
+        if len(node.value) <= _LONGEST: return super().construct_scalar(node)
+        line = node.start_mark.line + 1
+        raise ValueError(f"a value of {len(node.value)} characters (line {line}); "
+                         f"at most {_LONGEST:,} are read")
+
+    def compose_node(self, parent, index):
+        line = self.peek_event().start_mark.line + 1
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError(f"a recipe takes no aliases (*name, line {line}); write the value out")
+        self.depth += 1
+        if self.depth > _DEEPEST: raise ValueError(f"nested too deeply (line {line})")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if repr(key.value) in seen: raise ValueError(f"{key.value!r} twice (line {line})")
+            seen.add(repr(key.value))
+        return super().construct_mapping(node, deep)
+
+def _load(text:str):
+    "What YAML holds; whatever its reader stumbles over is a `ValueError`"
+    if len(text) > _MOST:
+        raise ValueError(f"{len(text)} characters are no recipe; at most {_MOST:,} are read")
+    try: return yaml.load(text, _Loader)
     except yaml.YAMLError as e:
         at = getattr(e, 'problem_mark', None)
         line = f' (line {at.line + 1})' if at else ''
         raise ValueError(f"not YAML: {str(e).splitlines()[0]}{line}") from None
+
+def _parse(text:str) -> dict:
+    "The parts of a recipe as YAML has them"
+    parts = _load(text)
     if not isinstance(parts, dict) or not isinstance(parts.get('model'), dict):
         raise ValueError("a recipe needs a part 'model'")
     for part in parts:
@@ -238,7 +291,7 @@ def from_yaml(
     "A recipe from text, every name and type checked"
     parts = _parse(text)
     kind = parts['model'].pop('config', 'ModelConfig')
-    if kind not in ModelConfig.known:
+    if not isinstance(kind, str) or kind not in ModelConfig.known:
         raise ValueError(f"model.config={kind!r} is a config class that is not defined here; "
                          "define or import it first")
     classes = PARTS | dict(model=ModelConfig.known[kind])
