@@ -12,11 +12,10 @@ import torch
 
 from .speed import FakeBatch, fake_batch, seconds_of
 from .throughput import measured
-from ..core.checks import choices
 from ..core.machine import best_device
 from ..model.dit import DiT
 from ..stiv.sampler import guided_velocity, sample
-from ..train.recipe import SIXTEEN_BITS, ParallelConfig, Recipe, change
+from ..train.recipe import SIXTEEN_BITS, Recipe, change
 
 # %% ../../nbs/930_passes.ipynb #7fb03534
 @torch.no_grad()
@@ -54,7 +53,7 @@ def _mode_seconds(model, batch, recipe:Recipe, precision:str, steps:int, repeats
 def guidance_rows(
     recipe:Recipe,                 # of any size
     clips=(8, 1),                  # clips per call: a full device, and one user's clip
-    precisions=choices(ParallelConfig)['precision'][::-1],   # of the matrix products
+    precisions=('bf16', 'fp32'),   # of the matrix products
     steps:int=10,                  # solver steps
     device=None,                   # None: the best there is
     repeats:int=2,                 # turns of each mode
