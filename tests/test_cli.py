@@ -555,3 +555,43 @@ def test_the_shipped_pipeline_answers_within_ten_seconds(here):
     assert done.returncode == 0, done.stderr
     assert time.time() - start < 10
     assert Path("a.mp4").stat().st_size > 1000
+
+
+def test_what_commands_import_late_is_there():
+    "A name that has moved would otherwise be missed when a command is typed"
+    import ast
+    import importlib
+
+    import stiv_nb
+    root = Path(stiv_nb.__file__).parent
+    for path in sorted(root.glob("*/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("stiv_nb."):
+                continue
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                assert hasattr(module, name.name), f"{path.name}: no {name.name} in {node.module}"
+
+
+# Surroundings
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX streams")
+@pytest.mark.parametrize("args, shell_words, code, says", [
+    ("--help",       ">&-",                0, ""),    # closed
+    ("--help",       ">&- 2>&- <&-",       0, ""),
+    ("--help",       "| true",             0, ""),    # nobody reads
+    ("train --help", "2>&1 | head -1",     0, "usage"),
+    ("nope",         "2>&-",               2, ""),
+    ("nope",         "2>/dev/full",        2, ""),
+    ("nope",         ">&-",                2, "stiv: unknown command 'nope'"),
+    ("αβ",           "",                   2, r"stiv: unknown command '\u03b1\u03b2'"),
+    ("train --help", ">/dev/null",         0, ""),    # with a character that ASCII lacks
+])
+def test_streams(args, shell_words, code, says):
+    env = dict(os.environ, PYTHONIOENCODING="ascii", RANK="1")   # RANK from elsewhere: no torchrun
+    line = f"{sys.executable} -m stiv_nb.cli.main {args} {shell_words}"
+    pipes = ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(pipes, env=env, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    shown = (done.stdout + done.stderr).strip()
+    assert shown.startswith(says) and len(shown.splitlines()) == bool(says), shown

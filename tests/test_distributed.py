@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stiv_nb.train.checkpoint import checkpoints
+from stiv_nb.train.checkpoint import checkpoints, hold_run
+from stiv_nb.train.ranks import Ranks
 
 RANKS = Path(__file__).with_name("ranks.py")
 ENV = dict(os.environ, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
@@ -124,6 +125,9 @@ def test_killed_at_random_moments(tmp_path):
         end = time.time() + 60
         while last_step(out) <= before and p.poll() is None and time.time() < end:
             time.sleep(.005)
+        if not before:   # a neighbour is told who is there, and takes nothing away
+            with pytest.raises(ValueError, match=f"another process .* \\(pid {p.pid} on "):
+                with hold_run(out, Ranks()): pass
         time.sleep(rng.random()*.2)
         if p.poll() is None:
             os.killpg(p.pid, signal.SIGKILL)
@@ -134,6 +138,7 @@ def test_killed_at_random_moments(tmp_path):
     print(f"{done} kills, the last at step {last_step(out)} of {n_steps}")
     run(1, "loop", out, n_steps=n_steps)
     assert course(out) == course(straight)
+    assert not [*out.rglob(".*stiv-*")]   # what the killed ones left is swept, the lock is gone
 
 
 def test_sigterm_leaves_a_checkpoint(tmp_path):

@@ -1,12 +1,20 @@
 """A run with the encoders of diffusers and transformers: trained, cached, sampled, refused"""
 import json
+import os
 import shutil
+import socket
+import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from stiv_nb.cli.main import stiv
+from stiv_nb.codec.hub import DiffusersVAE, HFTextEncoder, hub_answers
 from stiv_nb.data.shapes import VOCABULARY
 from stiv_nb.model.dit import ModelConfig
 from stiv_nb.stiv.pipeline import load
@@ -123,3 +131,82 @@ def test_a_pipeline_names_the_encoder_that_is_missing(room, run):
     text = ["--codec.text", "nobody/nothing"]
     says = "text encoder 'nobody/nothing'"
     refused("train", room/"r.yaml", *text, "--folder", room/"no", says=says)
+
+
+# Encoders of strangers
+
+class Armed:
+    "A pickle that leaves a mark where it is read"
+    def __init__(self, mark): self.mark = mark
+    def __reduce__(self): return Path.touch, (self.mark,)
+
+
+def arm(folder, weights, mark):
+    "Swaps safetensors for a pickle, beside code that leaves a mark when it runs"
+    for path in folder.glob("*.safetensors"): path.unlink()
+    torch.save(Armed(mark), folder/weights)
+    (folder/"armed.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+    config = json.loads((folder/"config.json").read_text())
+    classes = {name: "armed.Armed" for name in ("AutoConfig", "AutoModel", "AutoTokenizer")}
+    config |= dict(auto_map=classes, model_type="armed")
+    (folder/"config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("name, weights, encoder", [
+    ("vae", "diffusion_pytorch_model.bin", DiffusersVAE),
+    ("clip", "pytorch_model.bin", HFTextEncoder),
+])
+def test_nothing_of_a_stranger_is_run(room, tmp_path, name, weights, encoder):
+    folder = tmp_path/name
+    shutil.copytree(room/name, folder)
+    arm(folder, weights, tmp_path/"mark")
+    with pytest.raises(FileNotFoundError, match="safetensors"): encoder(str(folder))
+    assert not (tmp_path/"mark").exists()
+    torch.load(folder/weights, weights_only=False)
+    assert (tmp_path/"mark").exists()              # it was armed
+
+
+@pytest.mark.parametrize("name, encoder", [("vae", DiffusersVAE), ("clip", HFTextEncoder)])
+def test_encoders_without_numbers_and_without_an_end(room, tmp_path, name, encoder):
+    folder = tmp_path/name
+    shutil.copytree(room/name, folder)
+    path, = folder.glob("*.safetensors")
+    weights = {k: w.clone() for k, w in load_file(path).items()}
+    weights[min(weights)].fill_(float("nan"))
+    save_file(weights, path, metadata=dict(format="pt"))
+    with pytest.raises(ValueError, match=f"{name}' has NaN or infinite weights"): encoder(str(folder))
+    path.unlink()
+    os.mkfifo(path)                                # would be read for ever
+    with pytest.raises(ValueError, match="not a regular file"): encoder(str(folder))
+
+
+def test_no_network_is_noticed_soon(monkeypatch):
+    "The Hub's own client tried again for 24 to 30 seconds"
+    from huggingface_hub import constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    start = time.perf_counter()
+    with socket.create_server(("127.0.0.1", 0)) as silent:       # takes calls, says nothing
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        assert not hub_answers(.5)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://nobody.invalid")
+    for load_it in (DiffusersVAE, HFTextEncoder, load):
+        with pytest.raises(FileNotFoundError, match="the Hub does not answer"):
+            load_it("nobody/nothing")
+    assert time.perf_counter() - start < 15        # of a busy machine
+
+
+def test_a_hub_that_answers_is_asked(monkeypatch):
+    "Any answer will do; what is there and what is not is the Hub's to say"
+    from huggingface_hub import constants
+    class Refuse(BaseHTTPRequestHandler):
+        def do_HEAD(self): self.send_error(403)
+        def log_message(self, *args): pass
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with HTTPServer(("127.0.0.1", 0), Refuse) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        assert hub_answers()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert not hub_answers()
+        server.shutdown()

@@ -76,20 +76,20 @@ class _Parts:
     "Runs the parts of a job one after the other, timed, each with a bar"
     def __init__(self, verbose:bool):
         self.verbose = verbose
-        self.start = time.time()
+        self.start = time.perf_counter()
         self.seconds = {}
         self.losses = {}
 
     def __call__(self, name:str, work):
         "What `work(report)` gives; its seconds and losses are kept under `name`"
-        begun = time.time()
+        begun = time.perf_counter()
         bar = Bar(f'{name:5}') if self.verbose else None
         losses = []
         def report(step, n_steps, loss=None, **values):
             losses.append(loss)
             if bar: bar(step, n_steps, **({} if loss is None else dict(loss=loss)))
         out = work(report)
-        self.seconds[name] = time.time() - begun
+        self.seconds[name] = time.perf_counter() - begun
         self.losses[name] = losses
         return out
 
@@ -127,7 +127,7 @@ def _train_stages(part:_Parts, demo:Demo, vae, text, data:LatentTable, n_curve:i
     def note(pipe, step):
         if not n_curve: return
         for verdicts in _judge(pipe, 'train', recipe.run.seed, n_curve):
-            minutes = (time.time() - part.start)/60
+            minutes = (time.perf_counter() - part.start)/60
             demo.curve.append(CurvePoint(minutes, verdicts.task, *verdicts.share('all')))
 
     pipe = None

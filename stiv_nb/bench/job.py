@@ -38,7 +38,7 @@ def fitting(
     gpu:str,         # a key of `GPUS`
 ) -> dict[str, int]: # checkpointing policy -> clips; policies under which none fits are left out
     "Clips per step that fit on one GPU according to the planner, from 8 on in multiples of 8"
-    largest = plan(recipe, gpu, 1).largest
+    largest = {name: policy.largest for name, policy in plan(recipe, gpu, 1).policies.items()}
     return {policy: n if n < 8 else n//8*8 for policy, n in largest.items() if n}
 
 # %% ../../nbs/940_job.ipynb #246b2c05
@@ -50,14 +50,15 @@ def settings(
     "What to measure of a recipe: compiled, eager, unmasked, smaller, each under every policy"
     if batch is None and gpu is None:
         raise ValueError("the planner doesn't know this device: give the batch, such as 8 clips")
-    def clips(masked):
+    def clips(masked, compiled):
         policies = choices(ParallelConfig)['activation_checkpointing']
         if batch is not None: return dict.fromkeys(policies, batch)
-        return fitting(Setting(1, masked=masked).apply(recipe), gpu)
+        return fitting(Setting(1, masked=masked, compiled=compiled).apply(recipe), gpu)
     out = []
     for compiled, masked in ((True, True), (False, True), (True, False)):
-        out += [Setting(n, policy, masked, compiled) for policy, n in clips(masked).items()]
-    if batch is None: out += [Setting(max(1, n//2), policy) for policy, n in clips(True).items()]
+        fit = clips(masked, compiled)
+        out += [Setting(n, policy, masked, compiled) for policy, n in fit.items()]
+    if batch is None: out += [Setting(max(1, n//2), k) for k, n in clips(True, True).items()]
     return out
 
 # %% ../../nbs/940_job.ipynb #6ee066c6

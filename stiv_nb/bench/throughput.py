@@ -189,8 +189,10 @@ def gpu_kind(
 def _planned(recipe:Recipe) -> dict: # flops of a step, planned_gb
     "What the planner says of one step on one device"
     p = plan(recipe, 'h200', 1)   # operations and bytes are the same for every kind
-    clips = recipe.run.batch * p.per_sample[recipe.parallel.activation_checkpointing]
-    return dict(flops=p.flops_step, planned_gb=(sum(p.memory.values()) + clips)/1e9)
+    clips = recipe.run.batch * p.policies[p.policy].per_clip
+    # a bench needs no encoders
+    held = sum(p.memory.values()) - p.memory['codec, text encoder'] + clips
+    return dict(flops=p.flops_step, planned_gb=held/1e9)
 
 def _numbers(recipe:Recipe, device, steps:int, profiled:bool) -> dict:
     "What is measured of one setting"

@@ -10,8 +10,8 @@ import sys
 from json import dumps
 from pathlib import Path
 
-from .main import check_out, command
-from ..core.checks import check_choice, check_least
+from .main import check_folder, check_out, command
+from ..core.checks import check_choice, check_number, check_seed
 from ..core.files import atomic_write, free_path
 
 # %% ../../nbs/977_jobs.ipynb #4baf53cb
@@ -32,7 +32,8 @@ def cmd_demo(
     from stiv_nb.apps.report import write_report
     from stiv_nb.eval.toybench import table
     if quick and long: raise ValueError('--quick and --long exclude each other; choose one')
-    path = Path(folder) if folder else free_path(Path('runs/demo'))
+    check_seed('seed', seed)
+    path = check_folder(free_path(Path('runs/demo')) if folder is None else folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is not an empty folder; choose another with --folder")
     path.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def _note(part:str): print(f'measuring {part} ...', file=sys.stderr)
 
 def _bench_machine(quick:bool) -> dict:
     "What `stiv bench` measures by itself, printed"
-    from stiv_nb.bench.speed import bench, print_bench
+    from stiv_nb.bench.toy import bench, print_bench
     result = bench(quick, _note)
     print_bench(result)
     return result
@@ -80,14 +81,15 @@ def _bench_recipe(name:str, kind:str, device:str|None, **options):
 # %% ../../nbs/977_jobs.ipynb #df6f910a
 def _check_bench(quick, peer, train, json, guidance, fsdp, **of_train):
     "Refuses options that don't go together"
-    if quick + peer + bool(train) > 1:
+    training = train is not None
+    if quick + peer + training > 1:
         raise ValueError('--quick, --peer and --train exclude each other; choose one')
     if guidance + fsdp + of_train['profile'] > 1:
         raise ValueError('--guidance, --fsdp and --profile exclude each other; choose one')
-    if train and json: raise ValueError('--train keeps rows: name their file with --rows')
+    if training and json is not None: raise ValueError('--train keeps rows: name their file with --rows')
     options = dict(guidance=guidance, fsdp=fsdp, **of_train)
     stray = [f'--{k}' for k, v in options.items() if v not in (None, False)]
-    if stray and not train: raise ValueError(f"{', '.join(stray)}: only with --train RECIPE")
+    if stray and not training: raise ValueError(f"{', '.join(stray)}: only with --train RECIPE")
 
 @command('stiv bench --json bench.json')
 def cmd_bench(
@@ -107,14 +109,15 @@ def cmd_bench(
     "Measures how fast this machine multiplies, trains and samples, and where the time goes"
     _check_bench(quick, peer, train, json, guidance, fsdp, profile=profile, batch=batch,
                  depth=depth, rows=rows, seconds=seconds)
-    if device: check_choice('device', device, ('cpu', 'cuda'))
-    if not train:
-        path = check_out(Path(json), ('.json',)) if json else None
+    if device is not None: check_choice('device', device, ('cpu', 'cuda'))
+    if batch is not None: check_number('batch', batch, 1, 2**20, whole=True)
+    if seconds is not None: check_number('seconds', seconds, 0, 1e9)
+    if train is None:
+        path = None if json is None else check_out(Path(json), ('.json',))
         result = _bench_peer(device) if peer else _bench_machine(quick)
         if path: atomic_write(path, dumps(result, indent=1) + '\n')
         return
-    if batch is not None: check_least('batch', batch, 1)
     kind = 'guidance' if guidance else 'sharded' if fsdp else 'train'
-    path = check_out(Path(rows), ('.jsonl',)) if rows else None
+    path = None if rows is None else check_out(Path(rows), ('.jsonl',))
     _bench_recipe(train, kind, device, batch=batch, depth=depth, path=path, seconds=seconds,
                   profiled=profile)

@@ -12,7 +12,7 @@ import sys
 import typing
 from pathlib import Path
 
-from .main import command
+from .main import check_folder, command, one_line
 from ..core.checks import field_types
 
 # %% ../../nbs/975_runs.ipynb #e1b6df41
@@ -23,15 +23,17 @@ def typed(
 ):  # bool, int, float, None or text, whichever the field declares; the text itself if none fits
     "A value of the command line in the type of its field"
     part, _, name = key.partition('__')
-    config = getattr(recipe, part, None)
+    config = vars(recipe).get(part)
     kind = field_types(type(config)).get(name, str) if config is not None else str
-    if typing.get_origin(kind) is typing.Literal: return text
+    if typing.get_origin(kind) is typing.Literal:
+        return next((v for v in typing.get_args(kind) if str(v) == text), text)
     for k in typing.get_args(kind) or (kind,):
         if k is type(None) and text.lower() in ('none', 'null'): return None
         if k is bool and text.lower() in ('true', 'false'): return text.lower() == 'true'
         if k not in (int, float): continue
-        with contextlib.suppress(ValueError):
-            if math.isfinite(number := k(text)): return number
+        with contextlib.suppress(ValueError):   # a number too long to be read is one, too
+            number = k(text)
+            if abs(number) < math.inf: return number
     return text
 
 def changed(
@@ -112,16 +114,20 @@ def cmd_train(
     **fields,
 ):
     "Trains a recipe; Ctrl-C leaves a checkpoint. Many GPUs: torchrun --no-python … stiv train …"
+    from stiv_nb.core.checks import check_choice
+    from stiv_nb.core.machine import GPUS
     from stiv_nb.train.ranks import leave_ranks
     from stiv_nb.train.setup import open_recipe
     r = changed(open_recipe(recipe), fields)
+    check_choice('gpu', gpu, GPUS)
     if dry_run: return _rehearse(r, gpu)
-    path = Path(folder or (recipe if Path(recipe).is_dir() else Path('runs')/r.run.name))
+    if folder is None: folder = recipe if Path(recipe).is_dir() else Path('runs')/r.run.name
+    path = check_folder(folder)
     try: done, caption = _run(r, path, resume)
     finally: leave_ranks()
     if done.pipeline is None: return
-    print(f'loss {done.loss:.3f} after {r.run.n_steps} steps, {done.seconds:.0f} s. '
-          f'Try: stiv sample "{caption}" --weights {path}\n{path}')
+    print(one_line(f'loss {done.loss:.3f} after {r.run.n_steps} steps, {done.seconds:.0f} s. '
+                   f'Try: stiv sample "{caption}" --weights {path}'), path, sep='\n')
 
 def _rehearse(r, gpu:str):
     "Two steps on fake data, and the plan for as many GPUs as there are ranks"
@@ -154,23 +160,28 @@ def _check_resume(r, folder:Path, resume:bool) -> bool: # whether there is a run
     return True
 
 def _run(r, folder:Path, resume:bool) -> tuple: # the finished `Run`, and a caption to try
+    from stiv_nb.train.checkpoint import checkpoints, hold_run
+    from stiv_nb.train.ranks import join_ranks
+    ranks = join_ranks(None, r.parallel.timeout)
+    try:
+        with hold_run(folder, ranks):
+            return _trained(r, folder, _check_resume(r, folder, resume), ranks)
+    except KeyboardInterrupt as e:
+        hint = f'go on with: stiv train {folder} --resume'
+        said = f'stopped; {hint}' if checkpoints(folder/'checkpoints') else 'stopped before a step'
+        if str(e): said = str(e).replace(f'resume from {folder}', hint)
+        raise KeyboardInterrupt(said) from None
+
+def _trained(r, folder:Path, there:bool, ranks) -> tuple: # the finished `Run`, a caption to try
     from stiv_nb.core.progress import Bar
     from stiv_nb.train.loop import run_setup
-    from stiv_nb.train.ranks import join_ranks
     from stiv_nb.train.setup import set_up
-    there = _check_resume(r, folder, resume)
-    ranks = join_ranks(None, r.parallel.timeout)
     def bar(name): return Bar(name) if ranks.main else None
     setup = set_up(r, folder, there, report=bar('encode'))
     def strips(pipe, step):
         path = folder/'samples'/f'{step:06}.png'
         draw_strips(pipe, setup.examples, path, f'step {step}')
-    try: done = run_setup(setup, folder, there, bar(r.run.name), strips)
-    except KeyboardInterrupt as e:
-        said = str(e).split(';')[0]
-        hint = 'stopped before the first step'
-        if said: hint = f'{said}; go on with: stiv train {folder} --resume'
-        raise KeyboardInterrupt(hint) from None
+    done = run_setup(setup, folder, there, bar(r.run.name), strips)
     if done.pipeline: strips(done.pipeline, r.run.n_steps)
     return done, setup.examples.captions[0] if setup.examples else ''
 
@@ -199,11 +210,11 @@ def cmd_cache(
     "Encodes a recipe's clips into shards of latents, once for many runs; started again, it goes on"
     from stiv_nb.core.checks import check_least
     from stiv_nb.core.progress import Bar
-    from stiv_nb.stiv.pipeline import load
     from stiv_nb.train.cache import about_clips, fill_cache, in_buckets
     from stiv_nb.train.ranks import join_ranks, leave_ranks
     from stiv_nb.train.recipe import change
     from stiv_nb.train.setup import check_sizes, open_clips, open_encoders, open_recipe
+    from stiv_nb.train.start import open_start
     r = changed(open_recipe(recipe), fields)
     check_least('shard', shard, 1)
     clips = open_clips(change(r, data__cache=None)).clips
@@ -211,7 +222,7 @@ def cmd_cache(
     try:
         ranks = join_ranks()  # first of all: from here on, each rank uses its own GPU
         check_sizes(r)
-        start = load(r.run.start, 'cpu') if r.run.start else None
+        start = open_start(r.run.start) if r.run.start else None
         vae, text = open_encoders(r, start, clips, Path(out), ranks)
         for name, part in in_buckets(clips, r.data).items():
             report = Bar(f'cache {name}'.strip()) if ranks.main else None

@@ -72,9 +72,12 @@ class TextConfig:
     max_words:int = 30 # longest caption, in words
 
     def __post_init__(self):
-        check_config(self, 'text', width=1, depth=1, heads=1, max_words=1)
+        check_config(self, 'text', width=(1, 65_536), depth=(1, 1000), heads=(1, 4096),
+                     max_words=(1, 100_000))
         if self.width % self.heads:
             raise ValueError(f"text.width={self.width} must be a multiple of heads={self.heads}")
+        for word in self.words:
+            if not isinstance(word, str): raise ValueError(f"text.words has {word!r}, not a word")
 
 # %% ../../nbs/185_text.ipynb #8f3a216e
 class TinyText(nn.Module):
@@ -87,7 +90,8 @@ class TinyText(nn.Module):
         self.config = config
         self.tokenizer = Tokenizer(config.words, config.max_words)
         self.token = nn.Embedding(len(self.tokenizer), d)
-        self.place = nn.Parameter(torch.randn(config.max_words + 2, d) * .1)
+        self.place = nn.Parameter(torch.empty(config.max_words + 2, d))
+        nn.init.normal_(self.place, std=.1)
         layer = nn.TransformerEncoderLayer(d, config.heads, 4*d, dropout=0., activation='gelu',
                                            batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)

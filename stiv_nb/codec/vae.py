@@ -24,7 +24,7 @@ class VAEConfig:
     width:int = 64   # channels of the convolutions at 1/4 resolution, even
 
     def __post_init__(self):
-        check_config(self, 'vae', channels=1, width=2)
+        check_config(self, 'vae', channels=(1, 4096), width=(2, 65_536))
         if self.width % 2:
             raise ValueError(f"vae.width={self.width} must be even: the decoder halves it")
 

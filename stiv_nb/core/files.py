@@ -19,15 +19,14 @@ from pathlib import Path
 # %% ../../nbs/030_files.ipynb #1d1fb6f4
 _OURS = r'\.(.+)\.stiv-[0-9a-f]{16}\.(tmp|old)'   # the name of the place, and what lies there
 
-def _beside(path:Path, kind:str, name:str) -> Path:
-    return path.with_name(f'.{name}.stiv-{secrets.token_hex(8)}.{kind}')
-
 def temp_path(
-    path:Path, # a file or folder to be
-) -> Path:     # in the same folder, hidden
+    path:Path,            # a file or folder to be
+    number:int|None=None, # below 2^64, the same for ranks that write together; None: drawn
+) -> Path:                # in the same folder, hidden
     "A name for what is not whole yet; no other thread, process or container has it"
     path = Path(path)
-    return _beside(path, 'tmp', path.name[:50])
+    if number is None: number = secrets.randbits(64)
+    return path.with_name(f'.{path.name[:50]}.stiv-{number:016x}.tmp')
 
 # %% ../../nbs/030_files.ipynb #d00ee9d8
 def free_path(
@@ -109,7 +108,7 @@ def replace_folder(
     folder = Path(folder)
     if not folder.is_dir(): return os.replace(new, folder)
     if _exchange(new, folder): return remove_folder(new)
-    old = _beside(folder, 'old', folder.name)
+    old = folder.with_name(f'.{folder.name}.stiv-{secrets.token_hex(8)}.old')
     os.replace(folder, old)
     try: os.replace(new, folder)
     except OSError:

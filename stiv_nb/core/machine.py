@@ -72,8 +72,9 @@ def machine() -> dict: # cpu, cores, threads, memory_gib, device, torch, python,
 @dataclass(frozen=True)
 class GPU:
     "What a kind of GPU can do"
-    flops:float  # dense bf16 operations per second, as its maker states
-    memory:float # bytes
+    flops:float            # dense 16-bit operations per second, as its maker states
+    memory:float           # bytes
+    precision:str = 'bf16' # 16-bit numbers that it multiplies: bf16, or only fp16
 
 GPUS = {
     'b200': GPU(2.25e15, 180e9),
@@ -83,6 +84,7 @@ GPUS = {
     'l40s': GPU(3.62e14, 48e9),
     '4090': GPU(1.65e14, 24e9),
     '3090': GPU(7.1e13, 24e9),
+    't4': GPU(6.5e13, 16e9, 'fp16'),
 }
 
 def find_gpu(

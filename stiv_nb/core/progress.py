@@ -39,7 +39,7 @@ class LivePlot:
         seconds:float=3., # between two drawings
     ):
         self.seconds = seconds
-        self.last = 0.
+        self.last = -math.inf
         self.steps = []
         self.losses = []
         self.handle = None
@@ -55,11 +55,11 @@ class LivePlot:
         from IPython.display import display
         self.steps.append(step)
         self.losses.append(loss)
-        if time.time() - self.last < self.seconds and step < n_steps: return
+        if time.perf_counter() - self.last < self.seconds and step < n_steps: return
         fig = self.draw(n_steps, by_time)
         if self.handle is None: self.handle = display(fig, display_id=True)
         else: self.handle.update(fig)
-        self.last = time.time()
+        self.last = time.perf_counter()
 
     def draw(self,
         n_steps:int,  # steps in all

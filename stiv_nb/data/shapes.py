@@ -71,7 +71,7 @@ class ShapeWorld(Dataset):
     motions:tuple[str, ...] = MOTIONS                        # names of what objects may do
 
     def __post_init__(self):
-        check_config(self, size=16, n_frames=1, stride=1, length=1)
+        check_config(self, size=(16, 16_384), n_frames=(1, 10_000), stride=(1, 10_000), length=1)
         for name in self.motions: check_choice('motion', name, MOTION_TABLE)
         if self.camera == 'pan' and self.background == 'plain':
             raise ValueError("camera='pan' cannot be seen on background='plain'; use 'textured'")

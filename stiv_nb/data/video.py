@@ -195,6 +195,7 @@ def _file(video, suffix, scale) -> bytes: # the whole file
 def save(self:Video,
     path,           # file to write: .mp4, .webm, .gif, or .png for a film strip
     scale:int=None, # file pixels per frame pixel; None: small clips grow to a player's size
+    over:bool=True, # replaces an older file; False: takes the first free name, such as x-2.mp4
 ):                  # the `Path` written
     "Write a file, whole or not at all; the suffix picks the format"
     path = Path(path)
@@ -203,7 +204,7 @@ def save(self:Video,
         raise ValueError(f"{path.name}: unknown suffix {suffix!r}; "
                          "known are .mp4, .webm, .gif and .png (film strip)")
     def write(tmp): tmp.write_bytes(_file(self, suffix, scale))
-    return atomic_write(path, write)
+    return atomic_write(path, write, over)
 
 # %% ../../nbs/100_video.ipynb #1b3f363c
 @patch

@@ -51,15 +51,18 @@ def _started(module:nn.Module, seed:int) -> dict[str, nn.Parameter]:
 def starting_weights(
     model:nn.Module, # on any device, the meta device too; it is not changed
     seed:int,        # random seed of the run
-):                   # yields (name, whole tensor on the CPU) for every parameter
+    only=None,       # names of the weights that are wanted; None: all
+):                   # yields (name, whole tensor on the CPU) for each of them
     "The start of each weight, drawn by (seed, module's name): equal in all models with it (ours)"
     for path, module in model.named_modules():
-        if not (own := _own(module)): continue
+        own = {f'{path}.{name}' if path else name: name for name in _own(module)}
+        if only is not None: own = {name: part for name, part in own.items() if name in only}
+        if not own: continue
         if not hasattr(module, 'reset_parameters'):
             kind = type(module).__name__
             raise TypeError(f"{kind} ({path or 'the model'}) has weights but no reset_parameters")
         started = _started(module, name_seed(seed, path))
-        for name in own: yield f'{path}.{name}' if path else name, started[name].detach()
+        for name, part in own.items(): yield name, started.pop(part).detach()
 
 def start_weights(
     model:nn.Module, # changed in place; its weights lie on any device, whole

@@ -8,14 +8,18 @@ __all__ = ['Run', 'run_setup', 'train', 'rehearse']
 # %% ../../nbs/670_loop.ipynb #b4eb410a
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ..stiv.pipeline import Pipeline
-from .checkpoint import RunFolder, StopAsked, checkpoints
+from .checkpoint import RunFolder, StopAsked, checkpoints, hold_run
 from .latents import Latents
+from .ranks import join_ranks
 from .recipe import Recipe, to_yaml
 from .setup import RunSetup, set_up
 from .sums import Sums
@@ -48,7 +52,7 @@ class _Loop:
         self.files = RunFolder(folder, recipe, trainer.step) if folder and main else None
         self.metrics = self.files.metrics if self.files else []
         self.watchdog = Watchdog(trainer.ranks, trainer.recipe.parallel.timeout)
-        self.mark = time.time()   # when the last line was written
+        self.mark = time.perf_counter()   # when the last line was written
 
     def due(self, every:int) -> bool:
         "Whether it is the turn of something that happens every so many steps"
@@ -66,15 +70,15 @@ class _Loop:
                 judged = trainer.val is not None and self.due(run.val_every)
                 if self.due(run.log_every) or judged or last: self.log(judged)
                 if self.folder and (self.due(run.save_every) or asked or last): self.save()
-                if asked and not last: self.stop()
+                if asked and not last: raise KeyboardInterrupt
                 if self.on_sample and self.due(run.sample_every): self.sample()
 
     def log(self, judged:bool):
         "A line of metrics"
         self.watchdog.note(self.trainer.step, 'log')
-        line = self.trainer.metrics(time.time() - self.mark)
+        line = self.trainer.metrics(time.perf_counter() - self.mark)
         if judged: line |= validate(self.trainer)
-        self.mark = time.time()
+        self.mark = time.perf_counter()
         if self.files: self.files.log(line)
         else: self.metrics.append(line)
         if self.report and self.trainer.ranks.main:
@@ -87,36 +91,53 @@ class _Loop:
         self.trainer.save(self.folder/'checkpoints', self.run.keep_last)
 
     def sample(self):
-        "A look at what the average draws"
-        self.watchdog.note(self.trainer.step, 'sample')
-        pipe = self.trainer.pipeline()
-        if pipe: self.on_sample(pipe, self.trainer.step)
-        self.mark = time.time()
-
-    def stop(self):
-        "Ends a run that was asked to stop"
-        hint = f'; resume from {self.folder}' if self.folder else ''
-        raise KeyboardInterrupt(f"stopped at step {self.trainer.step} of {self.run.n_steps}{hint}")
+        "A look at what the average draws, while the other ranks wait"
+        trainer, step = self.trainer, self.trainer.step
+        self.watchdog.note(step, 'sample')
+        pipe = trainer.pipeline(half=True)
+        if pipe:
+            calls = itertools.count(1)
+            def alive(*_): self.watchdog.note(step, f'sample {next(calls)}')
+            pipe.model.register_forward_pre_hook(alive)
+            self.on_sample(pipe, step)
+        del pipe
+        torch.cuda.empty_cache()   # its memory goes back to training
+        trainer.ranks.barrier()
+        self.mark = time.perf_counter()
 
 # %% ../../nbs/670_loop.ipynb #849cf00b
+def _stopped(setup:RunSetup, trainer, folder) -> str:
+    "Where a run was stopped, and what is left of it"
+    saved = checkpoints(Path(folder)/'checkpoints') if folder else []
+    last = int(saved[-1].name.removeprefix('step-')) if saved else 0
+    step = trainer.step if trainer else last
+    said = f'stopped at step {step} of {setup.recipe.run.n_steps}'
+    if not folder: return said
+    if not saved: return f'{said}, before its first checkpoint'
+    return said + (f', saved at step {last}' if step != last else '') + f'; resume from {folder}'
+
 def run_setup(
     setup:RunSetup,   # from `set_up`
-    folder=None,      # run folder; None writes nothing
+    folder=None,      # run folder, entered with `hold_run`; None writes nothing
     resume:bool=False,# go on from the folder's last checkpoint
     report=None,      # called as report(step, n_steps, **metrics); only in the first rank
     on_sample=None,   # called as on_sample(pipeline, step); only in the first rank
 ) -> Run:
     "Trains what was set up, from its start or its last checkpoint to its last step"
-    begun, trainer = time.time(), Trainer(setup)
-    if resume: trainer.load(checkpoints(Path(folder)/'checkpoints')[-1])
-    loop = _Loop(trainer, folder, report, on_sample)
-    loop.go()
-    pipe = trainer.pipeline()
-    if pipe:
-        recipe = dataclasses.asdict(setup.recipe)
-        pipe.notes = dict(recipe=recipe, start=vars(trainer.start_report))
-    if loop.files: pipe.save(loop.folder/'pipeline')
-    return Run(setup.recipe, loop.folder, pipe, loop.metrics, time.time() - begun)
+    begun = time.perf_counter()
+    trainer = None
+    try:
+        trainer = Trainer(setup)
+        if resume: trainer.load(checkpoints(Path(folder)/'checkpoints')[-1])
+        loop = _Loop(trainer, folder, report, on_sample)
+        loop.go()
+        pipe = trainer.pipeline()
+        if pipe:
+            recipe = dataclasses.asdict(setup.recipe)
+            pipe.notes = dict(recipe=recipe, start=vars(trainer.start_report))
+        if loop.files: pipe.save(loop.folder/'pipeline')
+    except KeyboardInterrupt: raise KeyboardInterrupt(_stopped(setup, trainer, folder)) from None
+    return Run(setup.recipe, loop.folder, pipe, loop.metrics, time.perf_counter() - begun)
 
 def train(
     recipe:Recipe,                 # what to train
@@ -131,9 +152,10 @@ def train(
     device=None,                   # None: the best there is
 ) -> Run:
     "Trains a recipe to its last step, on all ranks of `torchrun`; Ctrl-C leaves a checkpoint"
-    if resume is None: resume = bool(folder and checkpoints(Path(folder)/'checkpoints'))
-    setup = set_up(recipe, folder, resume, vae, text, data, start, device)
-    return run_setup(setup, folder, resume, report, on_sample)
+    with hold_run(folder, join_ranks(device, recipe.parallel.timeout)):
+        if resume is None: resume = bool(folder and checkpoints(Path(folder)/'checkpoints'))
+        setup = set_up(recipe, folder, resume, vae, text, data, start, device)
+        return run_setup(setup, folder, resume, report, on_sample)
 
 # %% ../../nbs/670_loop.ipynb #d228f97d
 def rehearse(
@@ -144,6 +166,6 @@ def rehearse(
     trainer = fake_trainer(recipe, device)
     with contextlib.closing(trainer.fetcher):
         trainer.train_step()
-        trainer.sums, trainer.waited, begun = Sums(), 0., time.time()
+        trainer.sums, trainer.waited, begun = Sums(), 0., time.perf_counter()
         trainer.train_step()
-    return trainer.metrics(time.time() - begun)
+    return trainer.metrics(time.perf_counter() - begun)

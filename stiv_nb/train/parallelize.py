@@ -7,6 +7,7 @@ __all__ = ['checkpoint_activations', 'parallelize', 'load_sharded']
 
 # %% ../../nbs/640_parallelize.ipynb #ada13ccb
 import functools
+import logging
 import warnings
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from ..core.checks import check_choice
 from ..core.machine import can_compile
-from .ranks import Ranks, to_local
+from .ranks import Ranks, group_of_one, to_local
 from .recipe import ParallelConfig
 
 # %% ../../nbs/640_parallelize.ipynb #a228a850
@@ -37,10 +38,11 @@ def checkpoint_activations(
     from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
     check_choice('policy', policy, ('none', 'attention', 'full'))
     if policy == 'none': return forward
-    again = functools.partial(checkpoint, forward, use_reentrant=False)
-    if policy == 'full': return again
     keep = functools.partial(create_selective_checkpoint_contexts, _keep_self_attention)
-    return functools.partial(again, context_fn=keep)
+    kept = dict(context_fn=keep) if policy == 'attention' else {}
+    # a function of ours, not a `partial` of PyTorch's: the compiler doesn't look into those
+    def again(*args): return checkpoint(forward, *args, use_reentrant=False, **kept)
+    return again
 
 # %% ../../nbs/640_parallelize.ipynb #e8046307
 def _mesh(ranks:Ranks, replicas:int):
@@ -51,21 +53,29 @@ def _mesh(ranks:Ranks, replicas:int):
                          "use a divisor, or 1 for a single copy")
     from torch.distributed.device_mesh import init_device_mesh
     kind = ranks.device.type
+    if ranks.size == 1: group_of_one(ranks.device)
     if replicas == 1: return init_device_mesh(kind, (shards,))
     return init_device_mesh(kind, (replicas, shards), mesh_dim_names=('replicas', 'shards'))
 
 # %% ../../nbs/640_parallelize.ipynb #6c43201c
-def _shard(model, blocks, mesh, precision):
-    "Splits the weights of each block, then those outside of the blocks"
+def _shard(model, blocks, mesh, half):
+    "Splits the weights of each block, which travel in 16 bits, then those outside of the blocks"
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     # it warns of views, and we write into none
     warnings.filterwarnings('ignore', message='FSDP2-wrapped module')
-    # times, pixel counts and angles stay exact; the model casts the rest itself
-    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
-    if precision == 'bf16':
-        policy = replace(policy, param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for block in blocks: fully_shard(block, mesh=mesh, mp_policy=policy)
-    return fully_shard(model, mesh=mesh, mp_policy=policy)
+    # times, pixel counts and angles stay exact; autocast casts the rest, as on one rank
+    whole = MixedPrecisionPolicy(cast_forward_inputs=False)
+    block_policy = replace(whole, param_dtype=half, reduce_dtype=torch.float32) if half else whole
+    for block in blocks: fully_shard(block, mesh=mesh, mp_policy=block_policy)
+    return fully_shard(model, mesh=mesh, mp_policy=whole)
+
+def _compile(blocks):
+    "Compiles each block; all of one shape share a graph"
+    # all models of a process share the blocks' code; stages soon use up the default of 8
+    torch._dynamo.config.recompile_limit = 64
+    # it warns in every run of functions that write in place; a block doesn't
+    logging.getLogger('torch._higher_order_ops.wrap').setLevel(logging.ERROR)
+    for block in blocks: block.compile()
 
 def parallelize(
     model:nn.Module,      # with `blocks` and `unmasked_blocks`; on the meta device if sharded
@@ -76,12 +86,9 @@ def parallelize(
     blocks = [*model.blocks, *model.unmasked_blocks]
     policy = config.activation_checkpointing
     for block in blocks: block.forward = checkpoint_activations(block.forward, policy)
-    if config.compile and can_compile(ranks.device):
-        # all models of a process share the blocks' code; stages soon use up the default of 8
-        torch._dynamo.config.recompile_limit = 64
-        for block in blocks: block.compile()
-    if ranks.size == 1: return model
-    sharded = _shard(model, blocks, _mesh(ranks, config.replicas), config.precision)
+    if config.compile and can_compile(ranks.device): _compile(blocks)
+    if not config.sharded(ranks.size): return model
+    sharded = _shard(model, blocks, _mesh(ranks, config.replicas), config.half)
     return sharded.to_empty(device=ranks.device)
 
 # %% ../../nbs/640_parallelize.ipynb #2c28a7d6
@@ -104,4 +111,5 @@ def load_sharded(
             if hasattr(p, 'placements'):
                 whole = distribute_tensor(whole, p.device_mesh, p.placements, src_data_rank=None)
             p.copy_(whole)
+            del whole       # gone before the next one is read
     if missing: raise ValueError(f"no weights for {', '.join([*missing][:3])}")
