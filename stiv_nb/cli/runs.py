@@ -9,6 +9,7 @@ __all__ = ['typed', 'changed', 'cmd_recipe', 'draw_strips', 'cmd_train', 'cmd_pl
 # %% ../../nbs/975_runs.ipynb #af7c672e
 import contextlib
 import math
+import sys
 import typing
 from pathlib import Path
 
@@ -249,6 +250,8 @@ def cmd_cache(
                 fill_cache(Path(out)/name, part, vae, text, n_clips, shard, ranks=ranks,
                            report=report, about=about, stop=lambda: stop.asked)
     finally: leave_ranks()
+    faults = clips.faults() if r.data.source.startswith('stream:') else ''
+    if faults: print(faults, file=sys.stderr)   # of the rows that this rank has read
     if ranks.main: print(out)
 
 # %% ../../nbs/975_runs.ipynb #869d409e
