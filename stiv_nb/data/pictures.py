@@ -132,7 +132,8 @@ def _open_rgb(x): # path, PIL image or array as PIL RGB
         warnings.simplefilter('ignore')
         try:
             with Image.open(x, formats=kinds) as img: return _to_rgb(img)
-        except UnidentifiedImageError: raise ValueError(f"it is none of {', '.join(kinds)}") from None
+        except UnidentifiedImageError:
+            raise ValueError(f"it is none of {', '.join(kinds)}") from None
 
 # %% ../../nbs/101_pictures.ipynb #169f2d9b
 def read_image(
