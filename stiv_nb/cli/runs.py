@@ -9,10 +9,11 @@ __all__ = ['typed', 'changed', 'cmd_recipe', 'draw_strips', 'cmd_train', 'cmd_pl
 # %% ../../nbs/975_runs.ipynb #af7c672e
 import contextlib
 import math
+import sys
 import typing
 from pathlib import Path
 
-from .main import check_folder, command, one_line
+from .main import check_out_folder, command, one_line
 from ..core.checks import field_types
 
 # %% ../../nbs/975_runs.ipynb #e1b6df41
@@ -25,7 +26,8 @@ def typed(
     part, _, name = key.partition('__')
     config = vars(recipe).get(part)
     kind = field_types(type(config)).get(name, str) if config is not None else str
-    if typing.get_origin(kind) is typing.Literal: return text
+    if typing.get_origin(kind) is typing.Literal:
+        return next((v for v in typing.get_args(kind) if str(v) == text), text)
     for k in typing.get_args(kind) or (kind,):
         if k is type(None) and text.lower() in ('none', 'null'): return None
         if k is bool and text.lower() in ('true', 'false'): return text.lower() == 'true'
@@ -121,7 +123,7 @@ def cmd_train(
     check_choice('gpu', gpu, GPUS)
     if dry_run: return _rehearse(r, gpu)
     if folder is None: folder = recipe if Path(recipe).is_dir() else Path('runs')/r.run.name
-    path = check_folder(folder)
+    path = check_out_folder(folder)
     try: done, caption = _run(r, path, resume)
     finally: leave_ranks()
     if done.pipeline is None: return
@@ -248,6 +250,8 @@ def cmd_cache(
                 fill_cache(Path(out)/name, part, vae, text, n_clips, shard, ranks=ranks,
                            report=report, about=about, stop=lambda: stop.asked)
     finally: leave_ranks()
+    faults = clips.faults() if r.data.source.startswith('stream:') else ''
+    if faults: print(faults, file=sys.stderr)   # of the rows that this rank has read
     if ranks.main: print(out)
 
 # %% ../../nbs/975_runs.ipynb #869d409e

@@ -6,15 +6,20 @@
 __all__ = ['VIDEO_COLUMNS', 'CAPTION_COLUMNS', 'ClipStream']
 
 # %% ../../nbs/140_stream.ipynb #69a6a7ef
-import contextlib
-import tempfile
+import logging
+import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from fastcore.basics import patch
 
-from .pictures import read_video, video_size
+from ..core.checks import check_number, escaped
+from ..core.machine import hub_answers
+from ..core.outside import check_file
+from .folder import check_inside
+from .pictures import check_cut, read_video, sides, video_size
 
 # %% ../../nbs/140_stream.ipynb #350ed9ec
 VIDEO_COLUMNS = ('video', 'mp4', 'webm', 'gif', 'bytes')
@@ -32,34 +37,42 @@ def _columns(row, dataset) -> _Columns: # of a row; an error that shows what it 
         f"data {dataset!r} has the columns {', '.join(row)}; a video is looked for in "
         f"{', '.join(VIDEO_COLUMNS)}, a caption in {', '.join(CAPTION_COLUMNS)}")
 
-@contextlib.contextmanager
-def _video_file(video, column): # a path to a row's video, for as long as it is read
+def _source(video, dataset): # a row's video: its bytes, a path, or what else stands there
     if isinstance(video, dict): video = video.get('bytes') or video.get('path')
-    if not isinstance(video, bytes):
-        yield video
-        return
-    suffix = f'.{column}' if column in ('webm', 'gif') else '.mp4'
-    with tempfile.NamedTemporaryFile(suffix=suffix) as f:
-        f.write(video)
-        f.flush()
-        yield f.name
+    if not isinstance(video, str): return video
+    if Path(dataset).is_dir(): return Path(dataset)/check_inside(video)
+    raise ValueError(f"data {dataset!r} names a file, {video!r}; a stream of the Hub must hold its "
+                     "videos as bytes")
+
+def _caption(text) -> str: # of a row; None or a number is no caption
+    if isinstance(text, bytes): text = text.decode()
+    if isinstance(text, str): return text
+    raise ValueError(f"the caption is {type(text).__name__}, not text")
 
 # %% ../../nbs/140_stream.ipynb #91463321
 def _folder_files(folder) -> dict: # what `load_dataset` is told about a folder
     for builder, suffix in {'parquet': 'parquet', 'webdataset': 'tar'}.items():
         files = sorted(map(str, folder.glob(f'*.{suffix}')))
+        for file in files: check_file(file)
         if files: return dict(path=builder, data_files=files, split='train')
     raise ValueError(f"{folder} holds no parquet or tar files")
 
+def _on_hub(dataset:str, split:str) -> dict: # what `load_dataset` is told about a name
+    if not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', dataset):
+        raise FileNotFoundError(f"data {dataset!r} can't be opened: it is neither a folder of "
+                                "parquet or tar files nor owner/name on the Hub")
+    if hub_answers(): return dict(path=dataset, split=split)
+    raise FileNotFoundError(f"data {dataset!r} can't be opened: it is not a folder, and the Hub "
+                            "does not answer")
+
 def _all_rows(dataset:str, split:str): # a stream of rows whose videos are not decoded
     from datasets import Video, load_dataset
-    folder = Path(dataset)
-    which = _folder_files(folder) if folder.is_dir() else dict(path=dataset, split=split)
+    here = os.path.isdir(dataset)
+    which = _folder_files(Path(dataset)) if here else _on_hub(dataset, split)
     try: rows = load_dataset(**which, streaming=True)
     except Exception as e:
-        raise FileNotFoundError(
-            f"data {dataset!r} can't be opened ({type(e).__name__}): "
-            "it is not a folder of clips, and the Hub doesn't provide it") from None
+        kind = OSError if here else FileNotFoundError
+        raise kind(f"data {dataset!r} can't be read ({type(e).__name__}: {e})") from None
     for name, feature in (rows.features or {}).items():
         if isinstance(feature, Video): rows = rows.cast_column(name, Video(decode=False))
     return rows
@@ -76,19 +89,47 @@ class ClipStream:
         split='train',  # part of a data set on the Hub
     ):
         self.dataset = str(dataset)
-        self.n_clips = n_clips
+        self.n_clips = check_number('n_clips', n_clips, 1, 2**53, whole=True)
+        sides(size)   # raises if it is not a size
+        check_cut(n_frames, stride)
         self.size = size
         self.n_frames = n_frames
         self.stride = stride
         self.split = split
-        self.bad = []      # rows that could not be used
         self.rows = None   # open stream
         self.at = 0        # its next row
         self.last = None   # last usable clip, caption and micro
+        self.seen = 0      # rows read so far, each counted once
+        self.newest = -1   # the last of them
+        self.bad = []      # those that could not be used
+        self.fault = ''    # what was wrong with the first of these
 
     def __len__(self): return self.n_clips
 
-# %% ../../nbs/140_stream.ipynb #0c269df5
+# %% ../../nbs/140_stream.ipynb #32c98283
+_SHARE = .1     # of the rows seen may be bad,
+_MORE = 3       # and so many more
+_AROUND = 10    # rows on either side among which a bad one's replacement is looked for
+
+@patch
+def faults(self:ClipStream) -> str: # one line; empty: all rows could be used
+    "How many rows could not be used, and why the first of them could not"
+    if not self.bad: return ''
+    said = f"{len(self.bad)} of {self.seen} rows seen can't be used, first row {self.bad[0]}"
+    return escaped(f"data {self.dataset!r}: {said}: {self.fault}")
+
+@patch
+def _count_bad(self:ClipStream, i:int, error):
+    "Tells of bad row `i`, the more of them the less often; raises if they are too many"
+    self.fault = self.fault or str(error)
+    self.bad.append(i)
+    n = len(self.bad)
+    if n > _MORE + _SHARE*self.seen:
+        raise ValueError(f"{self.faults()}; more than one in ten is too many")
+    if n & (n - 1) == 0:   # the first, second, fourth, eighth …
+        logging.getLogger(__name__).warning(f"{self.faults()}; a neighbour takes its place")
+
+# %% ../../nbs/140_stream.ipynb #947ab74f
 @patch
 def _open(self:ClipStream, skip:int):
     "The stream, from row `skip` on"
@@ -96,26 +137,69 @@ def _open(self:ClipStream, skip:int):
     self.at = skip
 
 @patch
-def _clip(self:ClipStream, row:dict, columns:_Columns):
-    "Clip, caption and micro-conditions of a row"
-    with _video_file(row[columns.video], columns.video) as path:
-        spare = video_size(path).frames - 1 - (self.n_frames - 1)*self.stride
-        start = max(0, spare//2)
-        clip, micro = read_video(path, self.n_frames, self.stride, start, self.size)
-    return clip, str(row[columns.caption]), micro
+def _next(self:ClipStream) -> dict|None:
+    "The next row; None at the end"
+    try: row = next(self.rows, None)
+    except MemoryError: raise
+    except Exception as e:   # of a network, of parquet, of tar
+        why = f"({type(e).__name__}: {e})"
+        raise OSError(f"data {self.dataset!r} can't be read at row {self.at} {why}") from e
+    self.at += row is not None
+    return row
 
 @patch
-def _step_back(self:ClipStream, i:int, error):
-    "Finds the usable clip before row `i`, for a stream that was opened there"
-    for j in range(i - 1, -1, -1):
-        self._open(j)
-        with contextlib.suppress(OSError, ValueError):
-            row = next(self.rows)
-            self.last = self._clip(row, _columns(row, self.dataset))
-            return self._open(i + 1)
-    raise error
+def _clip(self:ClipStream, row:dict):
+    "Clip, caption and micro-conditions of a row; a `ValueError` if it can't be used"
+    columns = _columns(row, self.dataset)
+    video = _source(row[columns.video], self.dataset)
+    if not isinstance(video, (bytes, Path)): raise ValueError(f"the video is {type(video).__name__}")
+    caption = _caption(row[columns.caption])
+    spare = video_size(video).frames - check_cut(self.n_frames, self.stride)
+    start = max(0, spare//2)
+    clip, micro = read_video(video, self.n_frames, self.stride, start, self.size)
+    return clip, caption, micro
+
+@patch
+def _try(self:ClipStream, row:dict):
+    "Clip, caption and micro-conditions of a row, or the error that says why it can't be used"
+    try: return self._clip(row)
+    except (FileNotFoundError, ValueError) as e: return e
+
+@patch
+def _look_around(self:ClipStream, i:int):
+    "Finds a usable neighbour of row `i`, for a stream that was opened there"
+    first = max(0, i - _AROUND)
+    self._open(first)
+    rows = [self._next() for _ in range(i - first)][::-1]
+    self._next()   # row `i` itself
+    rows += [self._next() for _ in range(_AROUND)]
+    tried = (self._try(row) for row in rows if row is not None)
+    self.last = next((clip for clip in tried if isinstance(clip, tuple)), None)
+    if self.last is None:
+        raise ValueError(f"{self.faults()}; nor can any of its {_AROUND} neighbours on either side")
+    self._open(i + 1)
 
 # %% ../../nbs/140_stream.ipynb #0ca0878c
+@patch
+def _take(self:ClipStream, i:int):
+    "Row `i`, or what takes its place, as `last`"
+    if self.rows is None or i != self.at:
+        self._open(i)
+        self.last = None
+    row = self._next()
+    if row is None:
+        raise ValueError(f"data {self.dataset!r} ended after {self.at} rows; "
+                         "set data.n_clips to at most that")
+    columns = _columns(row, self.dataset)         # other columns are an error, not a bad row,
+    _source(row[columns.video], self.dataset)     # and so is a path that leads elsewhere
+    new = i > self.newest
+    self.newest = max(i, self.newest)
+    self.seen += new
+    clip = self._try(row)
+    if isinstance(clip, tuple): self.last = clip
+    elif new: self._count_bad(i, clip)
+    if self.last is None: self._look_around(i)
+
 @patch
 def batch(self:ClipStream,
     indices, # ascending row numbers, one after the other
@@ -123,17 +207,7 @@ def batch(self:ClipStream,
     "Several items, stacked"
     out = []
     for i in indices:
-        if self.rows is None or i != self.at: self._open(i)
-        row = next(self.rows, None)
-        if row is None:
-            raise ValueError(f"data {self.dataset!r} ended after {self.at} rows; "
-                             "set data.n_clips to at most that")
-        self.at += 1
-        columns = _columns(row, self.dataset)   # other columns are an error, not a bad row
-        try: self.last = self._clip(row, columns)
-        except (OSError, ValueError) as e:
-            self.bad.append(i)
-            if self.last is None: self._step_back(i, e)
+        self._take(i)
         out.append(self.last)
     clips, captions, micro = zip(*out)
     return torch.stack(clips), list(captions), {}, torch.stack(micro)

@@ -47,7 +47,7 @@ class DataConfig:
     n_clips:int = 8000       # clips to train on; each is seen several times
     n_val:int = 0  # clips behind those, kept for validation (with buckets: the last of the first)
     seed:int = 0             # seed of the toy world and of the order of clips
-    n_objects:int|str = 1    # toy world: 1, 2 or "any"
+    n_objects:Literal[1, 2, 'any'] = 1                        # toy world: objects of a clip
     background:Literal['plain', 'textured', 'any'] = 'plain'  # toy world
     camera:Literal['still', 'pan', 'any'] = 'still'           # toy world
     split:Literal['train', 'held_out', 'all'] = 'train'       # toy world
