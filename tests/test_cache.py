@@ -148,8 +148,8 @@ def test_what_cache_json_says_is_checked(recipe, here):
     good = json.loads(path.read_text())
     harms = [dict(n_clips="12"), dict(n_clips=-1), dict(n_clips=None), dict(n_clips=10**30),
              dict(shard=0), dict(shape=[4, 8, 8]), dict(shape="4888"),
-             dict(shape=[4, 8, 8, 10**30]), dict(text_width=0), dict(about=None), dict(encoders=7), dict(format="stiv_nb cache"),
-             dict(format=None)]
+             dict(shape=[4, 8, 8, 10**30]), dict(text_width=0), dict(about=None),
+             dict(encoders=7), dict(format="stiv_nb cache"), dict(format=None)]
     texts = [json.dumps(good | harm) for harm in harms]
     texts += ["", "[]", "null", "{", "\xff", "[" * 10**5, '{"n_clips": ' + "9" * 5000 + "}"]
     for text in texts:
