@@ -71,7 +71,7 @@ def build_model(
     config, p = recipe.model, recipe.parallel
     if recipe.run.n_steps < 200: p = replace(p, compile=False)      # compiling takes half a minute
     report = plan_start(config, start, temporal)
-    if ranks.size == 1: model = empty_model(config, ranks.device)
+    if not p.sharded(ranks.size): model = empty_model(config, ranks.device)
     else:
         with torch.device('meta'): model = config.build()
     model = parallelize(model, p, ranks)

@@ -23,7 +23,7 @@ from ..stiv.loss import make_draws, stiv_loss
 from ..stiv.pipeline import Defaults, Pipeline
 from .buckets import check_known
 from .checkpoint import load_checkpoint, save_checkpoint
-from .optim import EMA, make_optimiser, rate_at
+from .optim import EMA, LossScale, make_optimiser, rate_at
 from .fetcher import Fetcher
 from .latents import fake_latents
 from .ranks import full_tensor, join_ranks, rank_slots
@@ -76,7 +76,7 @@ def to_device(
     device,   # torch device
 ) -> Tensor:
     "A tensor on a device; what a cache holds in 16 bits is copied so, and gets 32 bits there"
-    x = x.to(device)
+    x = x.to(device, non_blocking=True)
     return x.float() if x.dtype == torch.float16 else x
 
 _NOTES = dict(recipe=str, step=int, sums=list, norm_mean=float | None)   # of a checkpoint
@@ -114,19 +114,23 @@ class Trainer:
         self.optim = make_optimiser(o.name, self.model.parameters(), o.lr, o.beta1, o.beta2)
         self.ema = EMA(self.model, o.ema, recipe.parallel.ema_offload)
         self.objective = recipe.flow.objective
-        self.null = self.to_device(self.data.null)
+        self.null = Text(*(to_device(x, self.device) for x in self.data.null))
+        self.sharded = recipe.parallel.sharded(self.ranks.size)
+        self.scale = LossScale(recipe.parallel.precision == 'fp16')
         self.step = 0
         self.norm_mean = None          # running mean of the gradient norm
         self.n_refused = 0             # steps skipped since the last update
         self.sums = Sums()             # of this rank, since the last line of the log
         self.waited = 0.               # seconds spent waiting for clips
-        self.fetcher = Fetcher(self.data, recipe)
+        self.fetcher = Fetcher(self.data, recipe, pin=self.device.type == 'cuda')
 
-    def to_device(self,
-        text:Text, # anywhere
-    ) -> Text:
-        "Encoded captions on the device of this rank"
-        return Text(*(to_device(x, self.device) for x in text))
+    def take(self,
+        clips:tuple, # z1, text, micro; anywhere
+    ) -> tuple:
+        "Clips on the device of this rank"
+        z1, text, micro = clips
+        text = Text(*(to_device(x, self.device) for x in text))
+        return to_device(z1, self.device), text, to_device(micro, self.device)
 
     def train_step(self):
         "One update; the step is counted from 0"
@@ -137,12 +141,14 @@ class Trainer:
             last = i + 1 == len(micro_batches)
             if last: upcoming = self.step + 1, micro_batches[0]
             else: upcoming = self.step, micro_batches[i + 1]
-            if self.ranks.size > 1: self.model.set_requires_gradient_sync(last)
+            # gradients are split after each micro-batch: whole ones would fill the memory;
+            # between copies of the model (HSDP) they travel once
+            if self.sharded: self.model.set_requires_all_reduce(last)
             sums += self.backward(slots, upcoming)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), r.optim.clip)
-        norm = full_tensor(norm).item()
+        norm = self.clip()
         main = float(self.ranks.main)   # steps are counted once
-        if is_bad(norm, self.norm_mean, r.optim.spike):
+        if self.scale.overflowed(norm): sums = Sums(steps=main, skipped=main)
+        elif is_bad(norm, self.norm_mean, r.optim.spike):
             if r.optim.guard != 'skip' or self.n_refused == MOST_REFUSED:
                 raise FloatingPointError(bad_step(self, norm))
             self.n_refused += 1
@@ -157,6 +163,13 @@ class Trainer:
         self.step += 1
         self.ema.update(self.model, self.step)
 
+    def clip(self) -> float:
+        "Clips the gradients; their norm before that. The only time that a step waits for a GPU"
+        params = [*self.model.parameters()]
+        self.scale.unscale(params)
+        norm = torch.nn.utils.clip_grad_norm_(params, self.recipe.optim.clip)
+        return full_tensor(norm).item()
+
     def backward(self,
         slots:Tensor,   # (b,) long, positions of the micro-batch in the global batch
         upcoming:tuple, # (step, slots) of the next one, which is fetched meanwhile
@@ -164,32 +177,31 @@ class Trainer:
         "Losses and gradients of a micro-batch"
         clips, seconds = self.fetcher.get(self.step, slots, upcoming)
         self.waited += seconds
+        clips = self.take(clips)
         draws = self.draws(clips, self.step, slots, self.recipe)
         losses = self.losses(clips, draws)
         # shards' gradients are averaged
-        (losses.sum() * (self.ranks.size / self.recipe.run.batch)).backward()
+        share = self.ranks.size / self.recipe.run.batch
+        (losses.sum() * (share*self.scale.value)).backward()
         losses = losses.detach()
         loss_in_bin, in_bin = loss_by_time(losses, draws.t, N_BINS)
         tokens, flops = self.work(clips)
-        return Sums(samples=len(slots), loss=losses.sum().item(), tokens=tokens, flops=flops,
-                    loss_in_bin=loss_in_bin.double().cpu(), in_bin=in_bin.double().cpu())
+        return Sums(samples=len(slots), loss=losses.sum().double(), tokens=tokens, flops=flops,
+                    loss_in_bin=loss_in_bin.double(), in_bin=in_bin.double())
 
     def draws(self, clips, step:int, slots:Tensor, recipe:Recipe):
         "Everything random of a micro-batch"
-        r, z1 = recipe, clips[0]
-        z1 = to_device(z1, self.device)
+        r, z1 = recipe, self.take(clips)[0]
         return make_draws(r.run.seed, step, slots, z1, r.flow, r.condition, r.model.patch,
                           r.run.p_drop_patches)
 
     def losses(self, clips, draws, as_velocity:bool=False) -> Tensor:
         "The loss of each clip of a micro-batch"
-        z1, text, micro = clips
-        # FSDP casts by itself
-        half = self.recipe.parallel.precision == 'bf16' and self.ranks.size == 1
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            return stiv_loss(
-                self.model, to_device(z1, self.device), self.to_device(text), self.null,
-                micro.to(self.device), draws, self.objective, as_velocity)
+        z1, text, micro = self.take(clips)
+        half = self.recipe.parallel.half
+        with torch.autocast(self.device.type, half, enabled=half is not None):
+            return stiv_loss(self.model, z1, text, self.null, micro, draws, self.objective,
+                             as_velocity)
 
     def work(self, clips) -> tuple[float, float]:
         "Tokens, and operations of forward and backward, as they really are"
@@ -232,7 +244,8 @@ class Trainer:
         sums = self.ranks.all_reduce(self.sums.to_vector()).tolist()
         recipe = to_yaml(self.recipe)
         notes = dict(recipe=recipe, step=self.step, sums=sums, norm_mean=self.norm_mean,
-                     n_refused=self.n_refused, clips=self.clips)
+                     n_refused=self.n_refused, loss_scale=self.scale.state(),
+                     clips=self.clips)
         save_checkpoint(folder, self.step, self.state(), notes, self.ranks, keep_last)
 
     def load(self,
@@ -244,6 +257,7 @@ class Trainer:
         self.step = notes['step']
         self.norm_mean = notes['norm_mean']
         self.n_refused = notes['n_refused']
+        self.scale.resume(notes.get('loss_scale'))
         if self.ranks.main: self.sums = Sums.from_vector(notes['sums'])
 
     @cached_property
