@@ -59,6 +59,8 @@ def parse_json(
     "A JSON object, its entries checked for type; what the parser can't read is a `ValueError`"
     try: found = json.loads(text)
     except RecursionError: raise ValueError('nested too deeply') from None
+    except json.JSONDecodeError as e:
+        raise ValueError(f"not JSON ({e.msg} at character {e.pos + 1})") from None
     _check_entries(found, fields)
     return found
 
