@@ -12,11 +12,10 @@ import torch
 
 from .speed import FakeBatch, fake_batch, seconds_of
 from .throughput import measured
-from ..core.checks import choices
 from ..core.machine import best_device
 from ..model.dit import DiT
 from ..stiv.sampler import guided_velocity, sample
-from ..train.recipe import ParallelConfig, Recipe, change
+from ..train.recipe import SIXTEEN_BITS, Recipe, change
 
 # %% ../../nbs/930_passes.ipynb #7fb03534
 @torch.no_grad()
@@ -32,7 +31,8 @@ def draw_clips(
     device = batch.z1.device
     given = (torch.arange(batch.z1.shape[1], device=device) == 0).expand(len(batch.z1), -1)
     noise = torch.randn_like(batch.z1)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
+    half = SIXTEEN_BITS.get(precision)
+    with torch.autocast(device.type, half, enabled=half is not None):
         velocity = guided_velocity(
             model, batch.text, batch.null, batch.micro, batch.z1, given, mode, 7.5, 1.5, True)
         return sample(velocity, noise, batch.z1, given, steps, shift)
@@ -53,7 +53,7 @@ def _mode_seconds(model, batch, recipe:Recipe, precision:str, steps:int, repeats
 def guidance_rows(
     recipe:Recipe,                 # of any size
     clips=(8, 1),                  # clips per call: a full device, and one user's clip
-    precisions=choices(ParallelConfig)['precision'][::-1],   # of the matrix products
+    precisions=('bf16', 'fp32'),   # of the matrix products
     steps:int=10,                  # solver steps
     device=None,                   # None: the best there is
     repeats:int=2,                 # turns of each mode

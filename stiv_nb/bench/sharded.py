@@ -8,15 +8,13 @@ __all__ = ['KINDS', 'mesh_of_one', 'shard_model', 'ShardedStep', 'checkpoint_sec
 # %% ../../nbs/935_sharded.ipynb #473b9cda
 import statistics
 import tempfile
-import warnings
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from .speed import batch_losses, fake_batch, seconds_of
 from .throughput import Setting, compiled_graphs, measured
@@ -26,7 +24,7 @@ from ..model.layers import starting_weights
 from ..train.checkpoint import load_checkpoint, save_checkpoint
 from ..train.optim import EMA, AdaFactor
 from ..train.parallelize import load_sharded, parallelize
-from ..train.ranks import Ranks, full_tensor
+from ..train.ranks import Ranks, full_tensor, group_of_one
 from ..train.recipe import Recipe
 
 # %% ../../nbs/935_sharded.ipynb #1c5f7736
@@ -37,12 +35,9 @@ def mesh_of_one(
     "A process group and a mesh of this process alone, gone when the block ends"
     if dist.is_initialized():
         raise ValueError("this process is one of a group already; run the bench without torchrun")
-    backend = 'cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo'
-    with tempfile.TemporaryDirectory() as tmp:
-        meet = f'file://{tmp}/meet'
-        dist.init_process_group(backend, init_method=meet, rank=0, world_size=1)
-        try: yield init_device_mesh(device.type, (1,))
-        finally: dist.destroy_process_group()
+    group_of_one(device)
+    try: yield init_device_mesh(device.type, (1,))
+    finally: dist.destroy_process_group()
 
 # %% ../../nbs/935_sharded.ipynb #913c37e9
 def shard_model(
@@ -52,14 +47,7 @@ def shard_model(
     "A model as it trains on many GPUs: checkpointed, compiled, sharded"
     device = torch.device(mesh.device_type)
     with torch.device('meta'): twin, model = recipe.model.build(), recipe.model.build()
-    parallelize(model, recipe.parallel, Ranks(device=device))   # one rank: it doesn't shard
-    half = dict(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    bf16 = recipe.parallel.precision == 'bf16'
-    policy = MixedPrecisionPolicy(cast_forward_inputs=False, **(half if bf16 else {}))
-    warnings.filterwarnings('ignore', message='FSDP2-wrapped module')   # nobody writes there
-    for part in [*model.blocks, *model.unmasked_blocks, model]:   # the root last
-        fully_shard(part, mesh=mesh, mp_policy=policy)
-    model.to_empty(device=device)
+    parallelize(model, replace(recipe.parallel, shard='always'), Ranks(device=device))
     load_sharded(model, starting_weights(twin, recipe.run.seed))   # sharding changes classes
     return model.train()
 
@@ -80,7 +68,10 @@ class ShardedStep:
         self.batch = fake_batch(recipe, device=self.device)
         self.count = 0
 
-    def forward(self): self.losses = batch_losses(self.model, self.batch, self.recipe, self.count)
+    def forward(self):
+        half = self.recipe.parallel.half
+        with torch.autocast(self.device.type, half, enabled=half is not None):
+            self.losses = batch_losses(self.model, self.batch, self.recipe, self.count)
 
     def backward(self): self.losses.mean().backward()
 

@@ -19,6 +19,11 @@ def _mix(h:Tensor) -> Tensor:
     h = (h ^ (h >> 27 & (1 << 37) - 1)) * -0x6b2fb644ecceee15
     return h ^ (h >> 31 & (1 << 33) - 1)
 
+def _whole(x, device) -> Tensor:
+    "A whole number as a tensor; made on the device, which is not waited for"
+    if isinstance(x, Tensor): return x.to(device)
+    return torch.full((), x, dtype=torch.int64, device=device)
+
 def random_bits(
     seed:int,        # random seed of the world or the run
     index:Tensor,    # long, index of the item
@@ -26,9 +31,9 @@ def random_bits(
 ) -> Tensor:         # long, 64 random bits, shape of `index` and `draw` broadcast
     "One random integer for each (seed, index, draw); no two items of a draw have the same (ours)"
     golden = -0x61c8864680b583eb
-    h = _mix(torch.as_tensor(seed, device=index.device) * golden + golden)
+    h = _mix(_whole(seed, index.device) * golden + golden)
     h = _mix(h + index * golden)
-    return _mix(h + (torch.as_tensor(draw, device=index.device) + 1) * golden)
+    return _mix(h + (_whole(draw, index.device) + 1) * golden)
 
 # %% ../../nbs/020_random.ipynb #8bad2950
 def uniform(

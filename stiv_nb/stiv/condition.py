@@ -88,7 +88,8 @@ def choose_given(
 ) -> Tensor:                 # (b, f) bool
     "The given frames of each training sample, after image dropout; a single frame is never given"
     if n_frames == 1: return torch.zeros(len(u), 1, dtype=torch.bool, device=u.device)
-    return given_frames(config.task, n_frames).to(u.device) & (u >= config.p_drop_image)[:, None]
+    given = given_frames(config.task, n_frames).to(u.device, non_blocking=True)
+    return given & (u >= config.p_drop_image)[:, None]
 
 # %% ../../nbs/500_condition.ipynb #26464221
 def drop_text(
@@ -112,7 +113,8 @@ def loss_weight(
 ) -> Tensor:      # (b, f, 1, 1, 1) float, zero on given frames; each sample's weights average 1
     "Weights that leave given frames out of the loss (STIV §2.3.1)"
     n_free = (~given).sum(1, keepdim=True)
-    if (n_free == 0).any():
+    # a GPU is not waited for: there `given_frames` has refused such a task
+    if given.device.type == 'cpu' and (n_free == 0).any():
         i = int((n_free[:, 0] == 0).nonzero()[0])
         f = given.shape[1]
         raise ValueError(f"sample {i} has all {f} frames given: nothing is left to train on")

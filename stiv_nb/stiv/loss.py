@@ -41,7 +41,8 @@ def make_draws(
     p_drop_patches:float=0.,   # share of patches that skip the main blocks (MaskDiT)
 ) -> Draws:                    # on the device of `z1`
     "The random numbers of some slots of a step, by address (ours)"
-    here = slots.to(z1.device) if z1.is_cuda else slots   # noise is made where it is used
+    # noise is made where it is used
+    here = slots.to(z1.device, non_blocking=True) if z1.is_cuda else slots
     def uniform(draw, n=None): return slot_uniform(seed, step, here, draw, n).to(z1.device)
     f, _, h, w = z1.shape[1:]
     u_patches = uniform(PATCHES, h*w // patch**2) if p_drop_patches else None

@@ -29,8 +29,8 @@ from ..data.folder import VideoFolder
 from .latents import Latents, single_frames
 from .ranks import Ranks
 from .shards import (
-    CacheInfo, cache_gaps, cache_info, check_shard, map_shard, ragged_row, shard_columns,
-    shard_path, write_shard)
+    CacheInfo, cache_gaps, cache_info, check_shard, check_shards, map_shard, ragged_row,
+    shard_columns, shard_path, write_shard)
 
 # %% ../../nbs/630_cache.ipynb #b0060dc0
 def fingerprint(
@@ -45,7 +45,7 @@ def fingerprint(
             digest.update(name.encode() + raw.numpy().tobytes())
     return digest.hexdigest()[:16]
 
-# %% ../../nbs/630_cache.ipynb #120ffdab
+# %% ../../nbs/630_cache.ipynb #e5f79a04
 def _n_bytes(path:str): # of a file; for a folder of pictures, name and bytes of each
     found = os.stat(path)
     if not stat.S_ISDIR(found.st_mode): return found.st_size
@@ -67,7 +67,7 @@ def identity(
         digest.update(json.dumps(facts).encode())
     return digest.hexdigest()[:16]
 
-# %% ../../nbs/630_cache.ipynb #260db857
+# %% ../../nbs/630_cache.ipynb #0de34022
 def _start_cache(folder:Path, about:dict, n_clips:int, shard:int, data, vae, text):
     "Writes cache.json with the shape of the first clip's latents; one that is there has to agree"
     expected = dict(encoders=fingerprint(vae, text), n_clips=n_clips, shard=shard)
@@ -163,12 +163,11 @@ class CachedLatents(Latents):
         text,      # the text encoder that made it
     ):
         self.folder = Path(folder)
-        self.info = info = cache_info(folder)
+        self.info = info = check_shards(folder)
         mark = fingerprint(vae, text)
         if mark != info.encoders:
             raise ValueError(f"cache {folder} was made by other encoders ({info.encoders}) "
                              f"than these ({mark}); fill another one with stiv cache")
-        for i in range(info.n_shards): check_shard(self.folder, i, info)
         mapped = functools.partial(map_shard, self.folder, info)
         self.columns = functools.lru_cache(_MAPPED)(mapped)             # shard -> its columns
         self.shape = info.shape

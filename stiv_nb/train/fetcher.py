@@ -11,19 +11,26 @@ from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor
 
+from ..codec.text import Text
 from ..core.random import slot_uniform
 from ..stiv.loss import FRAME
 from .recipe import Recipe
 
 # %% ../../nbs/658_fetcher.ipynb #2ae87ea4
+def _pinned(z1, text, micro):
+    "The same clips in memory that the system won't move"
+    return z1.pin_memory(), Text(*(x.pin_memory() for x in text)), micro.pin_memory()
+
 class Fetcher:
     "Clips of some slots, fetched ahead by a thread"
     def __init__(self,
         data,          # `Latents`
         recipe:Recipe, # data, batch and seeds are read
+        pin:bool=False, # clips go to a GPU, which shall fetch them while the loop goes on
     ):
         self.data = data
         self.recipe = recipe
+        self.pin = pin
         self.pool = ThreadPoolExecutor(1)
         self.ahead = None # (step, first slot), and the clips to come
 
@@ -35,7 +42,8 @@ class Fetcher:
         d, run = self.recipe.data, self.recipe.run
         single = d.image_every and step % d.image_every == 0
         u = slot_uniform(run.seed, step, slots, FRAME) if single else None
-        return self.data.batch(self.data.order(d.seed, step, slots, run.batch), u)
+        clips = self.data.batch(self.data.order(d.seed, step, slots, run.batch), u)
+        return _pinned(*clips) if self.pin else clips
 
     def get(self,
         step:int,       # training step

@@ -17,6 +17,11 @@ N_BINS = 8   # equal bins of flow time
 
 def _zeros() -> Tensor: return torch.zeros(N_BINS, dtype=torch.float64)
 
+def _added(a, b):
+    "The sum of two numbers or tensors, where the second lies: nobody waits for a GPU"
+    if isinstance(a, Tensor) and isinstance(b, Tensor): a = a.to(b.device, non_blocking=True)
+    return a + b
+
 @dataclass
 class Sums:
     "What is summed between two lines of the log"
@@ -24,7 +29,7 @@ class Sums:
     skipped:float = 0.   # of these, steps that the guard skipped
     grad_norm:float = 0. # gradient norms of the others
     samples:float = 0.   # clips
-    loss:float = 0.      # their losses
+    loss:float|Tensor = 0. # their losses; a tensor may lie on a GPU until the line is written
     tokens:float = 0.    # tokens as a block sees them
     flops:float = 0.     # operations of forward and backward
     loss_in_bin:Tensor = field(default_factory=_zeros)  # losses by flow time
@@ -33,7 +38,7 @@ class Sums:
     def to_vector(self) -> Tensor:
         "All sums in one tensor, for one message"
         values = (torch.as_tensor(v, dtype=torch.float64) for v in vars(self).values())
-        return torch.cat([v.reshape(-1) for v in values])
+        return torch.cat([v.cpu().reshape(-1) for v in values])
 
     @classmethod
     def from_vector(cls,
@@ -44,7 +49,9 @@ class Sums:
         numbers, bins = x[:-2*N_BINS].tolist(), x[-2*N_BINS:]
         return cls(*numbers, bins[:N_BINS], bins[N_BINS:])
 
-    def __add__(self, other): return Sums.from_vector(self.to_vector() + other.to_vector())
+    def __add__(self, other):
+        pairs = zip(vars(self).values(), vars(other).values())
+        return Sums(*(_added(a, b) for a, b in pairs))
 
     def line(self,
         seconds:float, # seconds in which it was summed

@@ -62,6 +62,7 @@ class Heartbeats:
         self.ranks = ranks
         self.count = 0
         self.heard = {}
+        self.known = set() # ranks that have sent something
 
     def send(self,
         step:int,  # steps done
@@ -71,13 +72,22 @@ class Heartbeats:
         self.count += 1
         self.store.set(f'alive/{self.ranks.rank}', json.dumps([self.count, step, doing]))
 
+    def _signs(self, watched):
+        "The newest signs of some ranks: one request, as soon as all of them have sent one"
+        for rank in watched:
+            if rank not in self.known and self.store.check([f'alive/{rank}']): self.known.add(rank)
+        ranks = [rank for rank in watched if rank in self.known]
+        if not ranks: return {}
+        signs = self.store.multi_get([f'alive/{rank}' for rank in ranks])
+        return {rank: json.loads(sign) for rank, sign in zip(ranks, signs)}
+
     def listen(self,
-        now:float,          # seconds, on any clock that doesn't jump
-    ) -> dict[int, Beat]:   # rank -> what is known of it; only ranks that have sent something
-        "What the ranks are doing, from their newest signs"
-        for rank in range(self.ranks.size):
-            if not self.store.check([f'alive/{rank}']): continue
-            count, step, doing = json.loads(self.store.get(f'alive/{rank}'))
+        now:float,              # seconds, on any clock that doesn't jump
+        watched=None,           # ranks; None: all
+    ) -> dict[int, Beat]:       # rank -> what is known of it; only ranks that have sent something
+        "What ranks are doing, from their newest signs"
+        watched = range(self.ranks.size) if watched is None else watched
+        for rank, (count, step, doing) in self._signs(watched).items():
             new = _Heard(count, step, doing, now, now)
             old = self.heard.get(rank, new)
             if count == old.count: new = new._replace(alive=old.alive)
@@ -85,6 +95,19 @@ class Heartbeats:
             self.heard[rank] = new
         return {rank: Beat(now - last.alive, now - last.begun, last.step, last.doing)
                 for rank, last in self.heard.items()}
+
+    def stuck(self,
+        now:float,     # seconds, on the clock of `listen`
+        timeout:float, # seconds that are too long
+    ) -> str:          # one line, or '' if all is well
+        "What this rank has to say: the first one watches all ranks, the others watch the first"
+        if self.ranks.main: return who_is_stuck(self.listen(now), timeout)
+        first = {rank: beat for rank, beat in self.listen(now, [0]).items() if beat.silent > timeout}
+        return who_is_stuck(first, timeout)
+
+    def first_to_say(self) -> bool:
+        "Whether no other rank has asked this before"
+        return self.store.add('stuck', 1) == 1
 
 # %% ../../nbs/645_watchdog.ipynb #e0e2986b
 class Watchdog:
@@ -117,13 +140,11 @@ class Watchdog:
         while not self.over.wait(min(5., self.timeout/8)):
             try:
                 heartbeats.send(*self.now)
-                beats = heartbeats.listen(time.monotonic())
+                line = heartbeats.stuck(time.monotonic(), self.timeout)
+                if line: self._end(line, heartbeats.first_to_say())
             except Exception: return             # the store is gone: torchrun is ending the run
-            line = who_is_stuck(beats, self.timeout)
-            if line: self._end(line, beats)
 
-    def _end(self, line, beats):
-        "Ends this process; the first rank that lives says why"
-        first = min(rank for rank, beat in beats.items() if beat.silent <= self.timeout)
-        if self.ranks.rank == first: print(f'stiv: {line}', file=sys.stderr, flush=True)
+    def _end(self, line, aloud):
+        "Ends this process, and says why unless another one does"
+        if aloud: print(f'stiv: {line}', file=sys.stderr, flush=True)
         os._exit(3)
