@@ -276,7 +276,7 @@ class Trainer:
     ) -> Pipeline|None:  # None in ranks other than the first
         "The EMA weights, ready to sample, put together one by one; all ranks call"
         r, d, main = self.recipe, self.recipe.data, self.ranks.main
-        dtype = torch.bfloat16 if half and r.parallel.precision == 'bf16' else None
+        dtype = r.parallel.half if half else None
         model = empty_model(r.model, self.device, dtype) if main else None
         weights = dict(model.named_parameters()) if main else {}
         for name, w in self.ema.weights.items():
