@@ -187,7 +187,7 @@ def check_out(
     "A target that can be written, checked before any work is done"
     known = ', '.join(suffixes)
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{path.name}: unknown format {path.suffix!r}; known are {known}")
+        raise ValueError(f"{path}: unknown format {path.suffix!r}; known are {known}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"folder {path.parent} does not exist; create it first")
     if path.is_dir(): raise ValueError(f"{path} is a folder; name a file")
