@@ -128,7 +128,8 @@ def write_folder(
     try:
         _write_clips(tmp, clips, captions, fps, suffixes)
         try: os.rename(tmp, folder)
-        except OSError as e: raise ValueError(f"{folder} appeared meanwhile ({e.strerror})") from None
+        except OSError as e:
+            raise ValueError(f"{folder} appeared meanwhile ({e.strerror})") from None
     finally: remove_folder(tmp)
     return folder
 

@@ -152,7 +152,8 @@ def _clip(self:ClipStream, row:dict):
     "Clip, caption and micro-conditions of a row; a `ValueError` if it can't be used"
     columns = _columns(row, self.dataset)
     video = _source(row[columns.video], self.dataset)
-    if not isinstance(video, (bytes, Path)): raise ValueError(f"the video is {type(video).__name__}")
+    if not isinstance(video, (bytes, Path)):
+        raise ValueError(f"the video is {type(video).__name__}")
     caption = _caption(row[columns.caption])
     spare = video_size(video).frames - check_cut(self.n_frames, self.stride)
     start = max(0, spare//2)
