@@ -567,8 +567,8 @@ def test_what_commands_import_late_is_there():
     root = Path(stiv_nb.__file__).parent
     for path in sorted(root.glob("*/*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("stiv_nb."):
-                continue
+            if not isinstance(node, ast.ImportFrom): continue
+            if not (node.module or "").startswith("stiv_nb."): continue
             module = importlib.import_module(node.module)
             for name in node.names:
                 assert hasattr(module, name.name), f"{path.name}: no {name.name} in {node.module}"

@@ -502,7 +502,7 @@ def attempt(tried, room, whole):
 
 # A sample for pytest, and all of them by command
 
-EVERY = 40     # one case in so many is tried by pytest
+EVERY = 60     # one case in so many is tried by pytest
 PENDING = ()   # cases of which we know that they still fail: beginnings of names
 
 
