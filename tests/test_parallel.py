@@ -96,7 +96,7 @@ def fused(q, k, v, mask=None):
 
 
 def compiled_model():
-    "Two sharded blocks in bf16 under the paper's policy, read by the compiler, which generates no code"
+    "Two sharded blocks in bf16 that keep attention; the compiler reads them, without making code"
     torch.compiler.reset()
     counters.clear()
     config = ModelConfig(width=64, depth=2, unmasked_depth=0, heads=2, channels=4,
