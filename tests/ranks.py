@@ -20,7 +20,8 @@ from stiv_nb.train.ranks import full_tensor, join_ranks, leave_ranks, to_local
 from stiv_nb.train.recipe import change
 from stiv_nb.train.recipes import RECIPES
 from stiv_nb.train.setup import set_up
-from stiv_nb.train.trainer import Trainer, validate
+from stiv_nb.train.trainer import Trainer
+from stiv_nb.train.validation import validate
 
 SHAPE = ModelConfig(width=36, depth=2, heads=3, channels=8, text_width=16, positions="both")
 TINY = change(

@@ -2,15 +2,18 @@
 
 Each place is a command line with a HERE in it, or a file of a folder that a command reads. Each
 class is a list of values. pytest tries a sample of the pairs, the same one every time;
-`python tests/test_fuzz.py --full` tries all of them, `--only WORD` those whose name holds a word.
+`python tests/test_fuzz.py --full` tries all of them, `--only WORD` those whose names hold a word.
 """
+import argparse
 import contextlib
+import functools
 import json
 import os
 import random
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -24,15 +27,18 @@ import torch
 import yaml
 from PIL import Image
 
-from stiv_nb.cli.main import stiv
+from stiv_nb.cli.main import explain, stiv
 from stiv_nb.codec.text import TextConfig, TinyText
 from stiv_nb.codec.vae import TinyVAE, VAEConfig, store_statistics
-from stiv_nb.data.folder import make_samples
+from stiv_nb.data.folder import VideoFolder, make_samples
+from stiv_nb.data.pictures import read_image, read_video
 from stiv_nb.data.shapes import VOCABULARY, ShapeWorld
 from stiv_nb.model.dit import DiT, ModelConfig
-from stiv_nb.stiv.pipeline import Defaults, Pipeline
+from stiv_nb.stiv.pipeline import Defaults, Pipeline, load
+from stiv_nb.train.planner import plan
 from stiv_nb.train.recipe import Recipe, change, to_yaml
 from stiv_nb.train.recipes import RECIPES
+from stiv_nb.train.setup import open_recipe
 
 HERE = "HERE"   # where the bad value goes
 RED = "a red circle moving left"
@@ -49,8 +55,9 @@ NUMBERS = {
 TEXTS = {
     "empty": "", "blank": "  ", "long": "a"*5000, "long words": "word "*1000,
     "long path": "a/"*2500, "long name": "b"*255, "control": "a\x1b[2J\x07\rb", "newline": "a\nb",
-    "half a character": "a\udcff", "emoji": "👩‍🚀", "turned": "a\u202eb", "upwards": "../../outside",
-    "root": "/", "option": "--", "dot": ".", "formula": r"$5 or \frac{", "drive": "C:x",
+    "half a character": "a\udcff", "emoji": "👩‍🚀", "turned": "a\u202eb",
+    "upwards": "../../outside", "root": "/", "option": "--", "dot": ".",
+    "formula": r"$5 or \frac{", "drive": "C:x",
 }
 
 
@@ -102,10 +109,13 @@ YAML = {
     "braces": "{a: "*10_000, "dashes": "- "*10_000, "unclosed": "model: {", "date": "2020-13-45",
     "code": "model: !!python/object/apply:os.system ['echo ran > ran']",
     "aliases": "a: &a [1,1]\nb: &b [*a,*a,*a]\nc: &c [*b,*b,*b]\nmodel: *c",
-    "merge": "a: &a {width: 1}\nmodel:\n  <<: *a", "zero byte": "a: \0", "binary": "model: !!binary x",
-    "set": "model: !!set {a, b}", "keys": "? [a, b]\n: c", "number keys": "1: {2: 3}\nmodel: {4: 5}",
+    "merge": "a: &a {width: 1}\nmodel:\n  <<: *a", "zero byte": "a: \0",
+    "binary": "model: !!binary x",
+    "set": "model: !!set {a, b}", "keys": "? [a, b]\n: c",
+    "number keys": "1: {2: 3}\nmodel: {4: 5}",
     "huge number": "model: {width: " + "9"*5000 + "}", "hex": "model: {width: 0x" + "f"*4000 + "}",
-    "base 60": "model: {width: " + "1:1"*1300 + "}", "long": "#" * 2_000_000, "twice": "model: {}\nmodel: {}",
+    "base 60": "model: {width: " + "1:1"*1300 + "}", "long": "#" * 2_000_000,
+    "twice": "model: {}\nmodel: {}",
     "no model": "run: {batch: 1}", "empty model": "model: {}", "class": "model: {config: [1]}",
     "dunder": "model: {known: {}, __class__: 1, start_may_change: []}",
 }
@@ -120,6 +130,7 @@ LINES = {   # of JSON
 SMALL = "small.yaml"
 SAMPLE = ["sample", RED, "--weights", "tiny", "-o", "x.gif"]
 TRAIN = ["train", SMALL, "--run.n_steps", "1", "--optim.warmup", "0", "--folder", "out"]
+BENCH = ["bench", "--train", SMALL, "--device", "cpu"]
 PLACES = [
     ("text",   [HERE]),
     ("text",   ["data", HERE]),
@@ -179,9 +190,9 @@ PLACES = [
     ("number", [*TRAIN, "--data.source", "clips", "--data.n_val", HERE]),
     ("text",   ["progressive", HERE]),
     ("target", ["progressive", "fig4", "--run.batch", "0", "--folder", HERE]),
-    ("number", ["cache", SMALL, "--out", "latents", "--shard", HERE]),
-    ("file",   ["cache", HERE, "--out", "latents"]),
-    ("file",   ["cache", SMALL, "--data.source", HERE, "--out", "latents"]),
+    ("number", ["cache", SMALL, "--out", "new", "--shard", HERE]),
+    ("file",   ["cache", HERE, "--out", "new"]),
+    ("file",   ["cache", SMALL, "--data.source", HERE, "--out", "new"]),
     ("target", ["cache", SMALL, "--out", HERE]),
     ("number", ["data", "make", "new", "--n", HERE]),
     ("number", ["data", "make", "new", "--n", "1", "--seed", HERE]),
@@ -200,33 +211,45 @@ PLACES = [
     ("number", ["data", "check", "clips", "--stride", HERE]),
     ("target", ["bench", "--train", "nope", "--rows", f"{HERE}.jsonl"]),
     ("text",   ["bench", "--json", HERE]),
-    ("text",   ["bench", "--train", HERE, "--device", "cpu"]),
-    ("number", ["bench", "--train", SMALL, "--device", "cpu", "--depth", "9", "--batch", HERE]),
-    ("number", ["bench", "--train", SMALL, "--device", "cpu", "--batch", "99999999", "--depth", HERE]),
+    ("text",   ["bench", "--device", "cpu", "--train", HERE]),
+    ("number", [*BENCH, "--depth", "9", "--batch", HERE]),
+    ("number", [*BENCH, "--batch", "99999999", "--depth", HERE]),
     ("number", ["bench", "--train", "nope", "--seconds", HERE]),
     ("text",   ["bench", "--device", HERE]),
     ("number", ["demo", "--folder", "clips", "--seed", HERE]),
     ("text",   ["doctor", HERE]),
 ]
 
-# Files that a command reads in a folder: folder, file, classes, words of the command
+# Files that a command reads in a folder: file, how it is changed, words of the command
 
-STREAM = ["train", SMALL, "--data.source", "stream:clips.tar", "--codec.folder", "tiny"]
 INSIDE = [
-    ("tiny",  "config.json",           "json",  ["sample", RED, "--weights", "tiny", "-o", "x.gif"]),
-    ("tiny",  "model.safetensors",     "cut",   ["sample", RED, "--weights", "tiny", "-o", "x.gif"]),
-    ("clips", "captions.jsonl",        "lines", ["data", "check", "clips"]),
-    ("clips", "captions.jsonl",        "lines", ["data", "look", "clips", "-o", "look.png"]),
-    ("clips", "captions.jsonl",        "lines", [*TRAIN, "--data.source", "clips"]),
-    ("clips", "clips/0000.mp4",        "cut",   ["data", "check", "clips"]),
-    ("clips", "clips/0000.mp4",        "cut",   ["data", "look", "clips", "-o", "look.png"]),
-    ("clips", "clips/0000.mp4",        "cut",   ["eval", "--folder", "clips"]),
-    ("clips", "clips/0000.mp4",        "cut",   [*TRAIN, "--data.source", "clips"]),
-    ("done",  "recipe.yaml",           "yaml",  ["train", "done", "--resume", "--run.n_steps", "2"]),
-    ("done",  "metrics.jsonl",         "lines", ["train", "done", "--resume"]),
-    ("done",  "checkpoints/step-00000001/notes.json", "json", ["train", "done", "--resume"]),
-    ("done",  "checkpoints/step-00000001/.metadata", "cut", ["train", "done", "--resume"]),
+    ("tiny/config.json",       "json",  SAMPLE),
+    ("tiny/model.safetensors", "cut",   SAMPLE),
+    ("clips/captions.jsonl",   "lines", ["data", "check", "clips"]),
+    ("clips/captions.jsonl",   "lines", ["data", "look", "clips", "-o", "look.png"]),
+    ("clips/captions.jsonl",   "lines", ["eval", "--folder", "clips"]),
+    ("clips/captions.jsonl",   "lines", [*TRAIN, "--data.source", "clips"]),
+    ("clips/clips/0000.mp4",   "cut",   ["data", "check", "clips"]),
+    ("clips/clips/0000.mp4",   "cut",   ["data", "look", "clips", "-o", "look.png"]),
+    ("clips/clips/0000.mp4",   "cut",   ["eval", "--folder", "clips"]),
+    ("clips/clips/0000.mp4",   "cut",   [*TRAIN, "--data.source", "clips"]),
+    ("done/recipe.yaml",       "yaml",  ["train", "done", "--resume"]),
+    ("done/metrics.jsonl",     "lines", ["train", "done", "--resume"]),
+    ("done/checkpoints/step-00000001/notes.json", "json", ["train", "done", "--resume"]),
+    ("done/checkpoints/step-00000001/.metadata",  "cut",  ["train", "done", "--resume"]),
+    ("latents/cache.json",     "json",  [*TRAIN, "--data.cache", "latents"]),
 ]
+GONE = object()   # an entry that is missing
+KEYS = {          # entries of JSON files that are changed
+    "config.json": ["format", "model", "model.width", "model.depth", "vae", "vae.channels", "text",
+                    "text.words", "defaults", "defaults.steps", "defaults.fps", "defaults.size",
+                    "objective", "notes"],
+    "captions.jsonl": ["file", "caption"],
+    "metrics.jsonl": ["step", "loss"],
+    "notes.json": ["step", "sums", "norm_mean", "recipe"],
+    "cache.json": ["shape", "text_width", "n_clips", "shard"],
+}
+KEYS = {file: [tuple(key.split(".")) for key in keys] for file, keys in KEYS.items()}
 
 
 # The room in which all cases happen
@@ -249,16 +272,18 @@ def make_room(folder):
     (folder/SMALL).write_text(to_yaml(small))
     make_samples(folder/"clips", n=4)
     Image.new("RGB", (8, 8)).save(folder/"picture.png")
-    code, said = stiv("train", SMALL, "--folder", "done")
-    assert code == 0, said
+    for words in (["train", SMALL, "--folder", "done"], ["cache", SMALL, "--out", "latents"]):
+        code, said = stiv(*words)
+        assert code == 0, said
 
 
 def seen(folder):
-    "Names, sizes and times of everything in a folder, links not followed"
+    "Names of everything in a folder, sizes and times of files; links are not followed"
     out = {}
     for path in sorted(folder.rglob("*")):
         found = path.lstat()
-        out[str(path.relative_to(folder))] = (found.st_mode, found.st_size, found.st_mtime_ns)
+        facts = (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else ()
+        out[str(path.relative_to(folder))] = facts   # a folder's time changes with a lock in it
     return out
 
 
@@ -277,175 +302,255 @@ def limited(seconds):
         signal.alarm(left)
 
 
-def fault(args, folder):
-    "What is wrong with the answer to a command line; '' if nothing"
+def fault(args, folder, wrong=False):
+    "What is amiss with the answer to a command line; '' if nothing. `wrong`: may not be accepted"
     before = seen(folder)
     try:
         with limited(SECONDS): code, text = stiv(*args)
     except BaseException as e: return f"{type(e).__name__}: {str(e)[:200]}"
     if code not in (0, 1, 2): return f"exit code {code}"
+    if code == 0: return f"accepted: {text[:200]!r}" if wrong else ""
     strange = [c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r"]
-    if strange and code: return f"control characters {strange[:3]}"
-    if "Traceback" in text: return "a traceback"
-    if code != 2: return ""
-    if len(text.splitlines()) != 1: return f"{len(text.splitlines())} lines: {text[:300]!r}"
+    if strange: return f"control characters {strange[:3]}"
+    if code == 1: return ""
+    lines = [line for line in text.split("\n") if not line.startswith("\r")]   # without bars
+    if len(lines) != 1: return f"{len(lines)} lines: {text[:300]!r}"
+    text = lines[0]
     if not text.startswith("stiv: ") or len(text) > 600: return f"says {text[:200]!r}"
     after = seen(folder)
-    if after != before:
-        changed = [k for k in after if after[k] != before.get(k)]
-        return f"leaves {changed[:4]}, {text[:200]}"
-    return ""
+    left = [k for k in after if after[k] != before.get(k)]
+    return f"leaves {left[:4]}, {text[:200]}" if left else ""
 
 
-# Cases: name -> how it is tried
+# Cases: name -> how it is tried in a room
 
-def cases():
-    "All of them: name, function (room) -> fault"
-    for kind, words in PLACES:
-        place = " ".join(words)
-        if kind == "number": values = NUMBERS
-        elif kind == "text": values = TEXTS
-        else: values = FILES
-        for name, value in values.items():
-            if kind == "target" and name in ("missing", "empty folder"): continue
-            run = _with_file if kind in ("file", "target") else _with_value
-            yield f"{place}: {name}", run(words, value)
-    for part in fields(Recipe):
-        for name in fields(part.type):
-            place = f"plan {SMALL} --{part.name}.{name.name}"
-            values = TEXTS if name.type == str or name.type == str | None else NUMBERS
-            for label, value in values.items():
-                words = ["plan", SMALL, f"--{part.name}.{name.name}={HERE}"]
-                yield f"{place}: {label}", _with_value(words, value)
-            for label, value in VALUES.items():
-                yield f"{part.name}.{name.name} in YAML: {label}", _in_recipe(part.name, name.name, value)
-    for label, text in YAML.items():
-        for words in (["recipe", "bad.yaml"], ["train", "bad.yaml"]):
-            yield f"{words[0]} YAML: {label}", _with_yaml(words, text)
-    for folder, file, kind, words in INSIDE:
-        for label, make in FILES.items():
-            yield f"{folder}/{file} for {' '.join(words[:2])}: {label}", _inside(folder, file, make, words)
-        yield from _contents(folder, file, kind, words)
+NEVER = {   # classes that no number, no field and no file can be
+    "nan", "inf", "-inf", "1e309", "2^63", "2^200", "400 digits", "5000 digits", "4000 digits",
+    "list", "empty list", "object", "empty object", "long", "long words", "long path", "control",
+    "newline", "half a character", "turned", "deep", "many", *FILES}
 
 
-def _put(words, value): return [word.replace(HERE, value) for word in words]
+def put(words, value): return [word.replace(HERE, value) for word in words]
 
-def _with_value(words, value): return lambda room: fault(_put(words, value), room)
 
-def _with_file(words, make):
+def case(words, label, value, kind):
+    "A value in a command line; a file is made first"
     def tried(room):
-        name = "made"
-        for word in words:
-            if HERE in word: name = word.replace(HERE, "made").split("=")[-1].removeprefix("stream:")
-        make(room/name)
-        return fault(_put(words, "made"), room)
+        if kind not in ("file", "target"):
+            return fault(put(words, value), room, kind == "number" and label in NEVER)
+        place = next(word for word in words if HERE in word)
+        made = place.replace(HERE, "made").split("=")[-1].removeprefix("stream:")
+        value(room/made)
+        return fault(put(words, "made"), room, kind == "file")
     return tried
 
-def _in_recipe(part, name, value):
+
+def in_file(words, file, data, wrong=False):
+    "A file with other contents, from those that it has"
     def tried(room):
-        parts = yaml.safe_load((room/SMALL).read_text())
+        path = room/file
+        path.write_bytes(data(path.read_bytes() if path.exists() else b""))
+        return fault(words, room, wrong) or ("code ran" if (room/"ran").exists() else "")
+    return tried
+
+
+def in_place(words, file, make, wrong):
+    "Something else in the place of a file"
+    def tried(room):
+        (room/file).unlink()
+        make(room/file)
+        return fault(words, room, wrong)
+    return tried
+
+
+def with_field(part, name, value):
+    "What makes of a recipe one with another field"
+    def data(text):
+        parts = yaml.safe_load(text)
         parts[part][name] = value
-        (room/"bad.yaml").write_text(yaml.safe_dump(parts))
-        return fault(["recipe", "bad.yaml"], room)
-    return tried
-
-def _with_yaml(words, text):
-    def tried(room):
-        (room/"bad.yaml").write_text(text)
-        return fault(words, room) or ("code ran" if (room/"ran").exists() else "")
-    return tried
-
-def _inside(folder, file, make, words):
-    def tried(room):
-        (room/folder/file).unlink()
-        make(room/folder/file)
-        return fault(words, room)
-    return tried
-
-def _written(folder, file, data, words):
-    def tried(room):
-        path = room/folder/file
-        whole = path.read_bytes()
-        path.write_bytes(data(whole))
-        return fault(words, room)
-    return tried
-
-def _replaced(keys, value):
-    def data(whole):
-        found = json.loads(whole.splitlines()[0])
-        inner = found
-        for key in keys[:-1]: inner = inner[key]
-        if value is KeyError: del inner[keys[-1]]
-        else: inner[keys[-1]] = value
-        return json.dumps(found).encode() + b"\n"
+        return yaml.safe_dump(parts).encode()
     return data
 
-def _contents(folder, file, kind, words):
-    "The file, changed"
-    place = f"{folder}/{file} for {' '.join(words[:2])}"
-    if kind == "yaml":
-        for label, text in YAML.items():
-            yield f"{place}: {label}", _written(folder, file, lambda whole, text=text: text.encode(), words)
-    if kind == "cut":
-        for share in (.01, .3, .9, .999):
-            def cut(whole, share=share): return whole[:int(len(whole)*share)]
-            yield f"{place}: first {share}", _written(folder, file, cut, words)
-        def flipped(whole): return bytes(b ^ 255 for b in whole[:99]) + whole[99:]
-        yield f"{place}: flipped", _written(folder, file, flipped, words)
-    if kind in ("json", "lines"):
-        for label, text in LINES.items():
-            yield f"{place}: {label}", _written(folder, file, lambda whole, text=text: text.encode() + b"\n", words)
-        for keys in KEYS[file.split("/")[-1]]:
-            for label, value in (VALUES | {"gone": KeyError}).items():
-                yield f"{place} {'.'.join(map(str, keys))}: {label}", _written(folder, file, _replaced(keys, value), words)
+
+def with_key(keys, value, lines):
+    "What makes of a JSON file one with another entry; of JSON lines, in the first"
+    def data(text):
+        text, *rest = text.split(b"\n") if lines else [text]
+        found = inner = json.loads(text)
+        for key in keys[:-1]: inner = inner[key]
+        if value is GONE: del inner[keys[-1]]
+        else: inner[keys[-1]] = value
+        return b"\n".join([json.dumps(found).encode(), *rest])
+    return data
 
 
-KEYS = {
-    "config.json": [("format",), ("model",), ("model", "width"), ("vae",), ("vae", "channels"), ("text",),
-                    ("text", "words"), ("defaults",), ("defaults", "steps"), ("defaults", "fps"),
-                    ("defaults", "size"), ("objective",), ("notes",)],
-    "captions.jsonl": [("file",), ("caption",)],
-    "metrics.jsonl": [("step",), ("loss",)],
-    "notes.json": [("step",), ("sums",), ("norm_mean",), ("recipe",)],
-}
+def of_places():
+    "A value of each class in each place of a command line"
+    for kind, words in PLACES:
+        values = dict(number=NUMBERS, text=TEXTS).get(kind, FILES)
+        for label, value in values.items():
+            if kind == "target" and label == "missing": continue
+            yield f"{' '.join(words)}: {label}", case(words, label, value, kind)
 
 
-def clean(room, whole):
-    "Puts the room back as it was"
-    for path in room.iterdir():
-        if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
-        else: path.unlink()
-    shutil.copytree(whole, room, dirs_exist_ok=True, symlinks=True)
+def of_fields():
+    "A value of each class in each field of a recipe, typed and in YAML"
+    for part in fields(Recipe):
+        for field in fields(part.type):
+            name = f"{part.name}.{field.name}"
+            kind = "text" if field.type in (str, str | None) else "number"
+            words = ["plan", SMALL, f"--{name}={HERE}"]
+            for label, value in (TEXTS if kind == "text" else NUMBERS).items():
+                yield f"plan --{name}: {label}", case(words, label, value, kind)
+            for label, value in VALUES.items():
+                data = with_field(part.name, field.name, value)
+                tried = in_file(["recipe", SMALL], SMALL, data, label in NEVER)
+                yield f"{name} in YAML: {label}", tried
 
 
-def attempt(name, tried, room, whole):
-    "One case in a fresh room; prints what is wrong"
-    clean(room, whole)
+def of_files():
+    "Other contents of each file that a command reads"
+    def text(value): return lambda whole: value.encode()
+    for label, value in YAML.items():
+        for words in (["recipe", SMALL], ["train", SMALL], ["cache", SMALL, "--out", "new"]):
+            yield f"{words[0]} YAML: {label}", in_file(words, SMALL, text(value), True)
+    for file, kind, words in INSIDE:
+        place = f"{file} for {' '.join(words[:2])}"
+        for label, make in FILES.items():
+            wrong = (file, label) != ("done/metrics.jsonl", "missing")
+            yield f"{place}: {label}", in_place(words, file, make, wrong)
+        if kind == "yaml":
+            for label, value in YAML.items():
+                yield f"{place}: {label}", in_file(words, file, text(value), True)
+        if kind == "cut":
+            for share in (.01, .3, .9):
+                def cut(whole, share=share): return whole[:int(len(whole)*share)]
+                yield f"{place}: first {share}", in_file(words, file, cut, True)
+            def flipped(whole): return bytes(b ^ 255 for b in whole[:99]) + whole[99:]
+            yield f"{place}: flipped", in_file(words, file, flipped, True)
+        if kind not in ("json", "lines"): continue
+        for label, value in LINES.items():
+            yield f"{place}: {label}", in_file(words, file, text(value + "\n"), label != "empty")
+        for keys in KEYS[Path(file).name]:
+            for label, value in (VALUES | {"gone": GONE}).items():
+                data = with_key(keys, value, kind == "lines")
+                yield f"{place}, {'.'.join(keys)}: {label}", in_file(words, file, data)
+
+
+PATHS = ("load", "open_recipe", "VideoFolder", "read_video")
+
+
+def of_functions():
+    "A value of each class for each argument of the functions that a notebook calls"
+    @functools.cache
+    def toy(): return load("tiny", "cpu")
+    tiny = RECIPES["demo-stiv"]
+    calls = {
+        "pipe prompt": lambda value: toy()(value, progress=False),
+        "pipe image": lambda value: toy()(RED, image=value, progress=False),
+        "pipe given": lambda value: toy()(RED, given={0: value}, progress=False),
+        "load": lambda value: load(value, "cpu"),
+        "open_recipe": open_recipe,
+        "VideoFolder": VideoFolder,
+        "read_image": read_image,
+        "read_video": read_video,
+        "plan gpu": lambda value: plan(tiny, value),
+    }
+    for name in ("n_frames", "size", "stride", "guidance", "mode", "steps", "seed", "solver"):
+        def call(value, name=name): toy()(RED, progress=False, **{name: value})
+        calls[f"pipe {name}"] = call
+    for name in ("n_gpus", "mfu"):
+        calls[f"plan {name}"] = lambda value, name=name: plan(tiny, **{name: value})
+    for name in ("size", "n_frames", "stride", "seed", "length", "n_objects"):
+        calls[f"ShapeWorld {name}"] = lambda value, name=name: ShapeWorld(**{name: value})
+    for label, value in VALUES.items():
+        if label == "null": continue
+        for name, call in calls.items():
+            if name in PATHS and not isinstance(value, str): continue   # Python's own TypeError
+            yield f"{name} in Python: {label}", answer(call, value)
+
+
+def answer(call, value):
+    "A call that has to work, or to fail with an error that the command line could explain"
+    def tried(room):
+        try:
+            with limited(SECONDS): call(value)
+        except Exception as e:
+            ending = explain(e)
+            if ending is None: return f"{type(e).__name__}: {str(e)[:200]}"
+            if len(ending.line) > 600: return f"a line of {len(ending.line)} characters"
+        except Late as e: return str(e)
+        return ""
+    return tried
+
+
+def cases():
+    "All of them: name, function (room) -> what is amiss"
+    yield from of_functions()
+    yield from of_places()
+    yield from of_fields()
+    yield from of_files()
+
+
+def attempt(tried, room, whole):
+    "What is amiss in a case, tried in a fresh room"
+    shutil.rmtree(room, ignore_errors=True)
+    shutil.copytree(whole, room)
     os.chdir(room)
-    try: return tried(room)
-    except Exception as e: return f"the test itself fails: {type(e).__name__}: {e}"
+    return tried(room)
 
 
-def main(args):
-    "Tries all cases, or those whose name holds a word"
-    word = args[args.index("--only") + 1] if "--only" in args else ""
+# A sample for pytest, and all of them by command
+
+EVERY = 40     # one case in so many is tried by pytest
+PENDING = ()   # cases of which we know that they still fail: beginnings of names
+
+
+def sample():
+    "The same cases every time, marked where they are known to fail"
+    for name, tried in cases():
+        if zlib.crc32(name.encode()) % EVERY: continue
+        known = pytest.mark.xfail(strict=True, reason="not mended yet")
+        yield pytest.param(tried, id=name, marks=[known] if name.startswith(PENDING) else [])
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    "A room for the cases, and a whole one to make it from"
+    folder, before = tmp_path_factory.mktemp("fuzz"), os.getcwd()
+    make_room(folder/"whole")
+    yield folder/"room", folder/"whole"
+    os.chdir(before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs pipes, devices and links")
+@pytest.mark.parametrize("tried", list(sample()))
+def test_bad_input(rooms, tried): assert attempt(tried, *rooms) == ""
+
+
+def main(word=""):
+    "Tries all cases, or those whose name holds a word; the number of bad ones"
+    n = bad = 0
     with tempfile.TemporaryDirectory() as tmp:
-        whole, room = Path(tmp)/"whole", Path(tmp)/"room"
+        room, whole = Path(tmp)/"room", Path(tmp)/"whole"
         make_room(whole)
-        room.mkdir()
-        n, bad, begun = 0, 0, time.perf_counter()
+        begun = time.perf_counter()
         for name, tried in cases():
             if word not in name: continue
             start = time.perf_counter()
-            said = attempt(name, tried, room, whole)
+            said = attempt(tried, room, whole)
             seconds = time.perf_counter() - start
-            if not said and seconds > 5: said = f"took {seconds:.0f} s"
+            if not said and seconds > SECONDS/2: said = f"takes {seconds:.0f} s"
             n, bad = n + 1, bad + bool(said)
-            if n % 500 == 0: print(f"... {n}: {name[:80]}", flush=True)
             if said: print(f"{name[:150]}\n    {said}", flush=True)
+            if n % 500 == 0: print(f"... {n} cases, at {name[:80]}", flush=True)
         os.chdir("/")
-        print(f"{n} cases, {bad} bad, {time.perf_counter() - begun:.0f} s")
-    return int(bad > 0)
+    print(f"{n} cases, {bad} bad, {time.perf_counter() - begun:.0f} s")
+    return bad
 
 
-if __name__ == "__main__": sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--full", action="store_true", help="try all cases")
+    options.add_argument("--only", default="", help="a word in the names of the cases to try")
+    sys.exit(main(options.parse_args().only) > 0)

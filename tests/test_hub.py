@@ -174,7 +174,8 @@ def test_encoders_without_numbers_and_without_an_end(room, tmp_path, name, encod
     weights = {k: w.clone() for k, w in load_file(path).items()}
     weights[min(weights)].fill_(float("nan"))
     save_file(weights, path, metadata=dict(format="pt"))
-    with pytest.raises(ValueError, match=f"{name}' has NaN or infinite weights"): encoder(str(folder))
+    says = f"{name}' has NaN or infinite weights"
+    with pytest.raises(ValueError, match=says): encoder(str(folder))
     path.unlink()
     os.mkfifo(path)                                # would be read for ever
     with pytest.raises(ValueError, match="not a regular file"): encoder(str(folder))

@@ -1,4 +1,4 @@
-"""Checkpoints of strangers and requests of any kind: one line that names the folder, before memory is spent"""
+"""Checkpoints of strangers, requests of any kind: one line naming the folder, no memory spent"""
 import json
 import math
 import os

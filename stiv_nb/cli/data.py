@@ -6,11 +6,12 @@
 __all__ = ['cmd_data_make', 'cmd_data_look', 'cmd_data_check']
 
 # %% ../../nbs/970_data.ipynb #d05cac82
+import os
 from pathlib import Path
 
 from .main import check_out, command
-from ..core.checks import check_least
-from ..core.files import atomic_write, free_path
+from ..core.checks import check_number
+from ..core.files import atomic_write
 
 # %% ../../nbs/970_data.ipynb #dfd405b4
 @command('stiv data make clips --n 8 --seed 0')
@@ -23,9 +24,9 @@ def cmd_data_make(
 ):
     "Makes a folder of toy clips with captions, as a pattern for your own"
     from stiv_nb.data.folder import make_samples
+    if not folder.strip(): raise ValueError('the folder has no name; give one')
     captions = Path(folder)/'captions.jsonl'
-    if captions.exists(): raise ValueError(f'{captions} exists; choose another folder')
-    check_least('n', n, 1)
+    if os.path.lexists(captions): raise ValueError(f'{captions} exists; choose another folder')
     print(make_samples(folder, n, seed, size, n_frames))
 
 # %% ../../nbs/970_data.ipynb #39d51f74
@@ -43,11 +44,12 @@ def cmd_data_look(
     from stiv_nb.data.video import show_frames
     path = check_out(Path(out), ('.png',)) if out else None
     clips = VideoFolder(folder, size=64, n_frames=n_frames, stride=stride)
-    check_least('n', n, 1)
+    check_number('n', n, 1, 256, whole=True)
     pixels, captions, _, _ = clips.batch(range(min(n, len(clips))))
     fig = show_frames(pixels, titles=captions)
-    path = path or free_path(Path(f'{Path(folder).resolve().name}.png'))
-    print(atomic_write(path, lambda p: fig.savefig(p, format='png')))
+    path = path or Path(f'{Path(folder).resolve().name}.png')
+    def write(tmp): fig.savefig(tmp, format='png')
+    print(atomic_write(path, write, over=out is not None))   # nothing is overwritten unasked
     plt.close(fig)
 
 # %% ../../nbs/970_data.ipynb #c719f45f
@@ -56,9 +58,11 @@ def cmd_data_check(
     folder:str,     # holds captions.jsonl and the clips
     n_frames:int=8, # frames that training will take from each clip
     stride:int=1,   # step from one of these frames to the next
+    size:str='32',  # pixels of a side, or HEIGHTxWIDTH, to which training will cut
 ) -> int:           # 1 if something is wrong, else 0
     "Lists everything that is wrong with a folder of clips; exit code 1 if something is"
+    from stiv_nb.cli.sample import read_size
     from stiv_nb.data.check import check_folder
-    report = check_folder(folder, n_frames, stride)
+    report = check_folder(folder, n_frames, stride, read_size(size))
     print(report)
     return 0 if report.ok else 1

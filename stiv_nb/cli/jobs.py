@@ -10,7 +10,7 @@ import sys
 from json import dumps
 from pathlib import Path
 
-from .main import check_folder, check_out, command
+from .main import check_out_folder, check_out, command
 from ..core.checks import check_choice, check_number, check_seed
 from ..core.files import atomic_write, free_path
 
@@ -33,7 +33,7 @@ def cmd_demo(
     from stiv_nb.eval.toybench import table
     if quick and long: raise ValueError('--quick and --long exclude each other; choose one')
     check_seed('seed', seed)
-    path = check_folder(free_path(Path('runs/demo')) if folder is None else folder)
+    path = check_out_folder(free_path(Path('runs/demo')) if folder is None else folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is not an empty folder; choose another with --folder")
     path.mkdir(parents=True, exist_ok=True)

@@ -50,8 +50,6 @@ def _owner(path:Path) -> str:
         return path.read_text(encoding='utf-8').strip()[:80] or 'pid unknown'
     return 'pid unknown'
 
-
-
 # %% ../../nbs/031_lock.ipynb #ddadd7f4
 @contextlib.contextmanager
 def lock_folder(

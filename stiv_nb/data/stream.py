@@ -7,6 +7,8 @@ __all__ = ['VIDEO_COLUMNS', 'CAPTION_COLUMNS', 'ClipStream']
 
 # %% ../../nbs/140_stream.ipynb #69a6a7ef
 import logging
+import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ import torch
 from fastcore.basics import patch
 
 from ..core.checks import check_number, escaped
+from ..core.machine import hub_answers
 from ..core.outside import check_file
 from .folder import check_inside
 from .pictures import check_cut, read_video, sides, video_size
@@ -54,17 +57,22 @@ def _folder_files(folder) -> dict: # what `load_dataset` is told about a folder
         if files: return dict(path=builder, data_files=files, split='train')
     raise ValueError(f"{folder} holds no parquet or tar files")
 
+def _on_hub(dataset:str, split:str) -> dict: # what `load_dataset` is told about a name
+    if not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', dataset):
+        raise FileNotFoundError(f"data {dataset!r} can't be opened: it is neither a folder of "
+                                "parquet or tar files nor owner/name on the Hub")
+    if hub_answers(): return dict(path=dataset, split=split)
+    raise FileNotFoundError(f"data {dataset!r} can't be opened: it is not a folder, and the Hub "
+                            "does not answer")
+
 def _all_rows(dataset:str, split:str): # a stream of rows whose videos are not decoded
     from datasets import Video, load_dataset
-    folder = Path(dataset)
-    which = _folder_files(folder) if folder.is_dir() else dict(path=dataset, split=split)
+    here = os.path.isdir(dataset)
+    which = _folder_files(Path(dataset)) if here else _on_hub(dataset, split)
     try: rows = load_dataset(**which, streaming=True)
     except Exception as e:
-        if folder.is_dir():
-            raise OSError(f"data {dataset!r} can't be read ({type(e).__name__}: {e})") from None
-        raise FileNotFoundError(
-            f"data {dataset!r} can't be opened ({type(e).__name__}): "
-            "it is not a folder of clips, and the Hub doesn't provide it") from None
+        kind = OSError if here else FileNotFoundError
+        raise kind(f"data {dataset!r} can't be read ({type(e).__name__}: {e})") from None
     for name, feature in (rows.features or {}).items():
         if isinstance(feature, Video): rows = rows.cast_column(name, Video(decode=False))
     return rows
@@ -117,7 +125,7 @@ def _count_bad(self:ClipStream, i:int, error):
     self.bad.append(i)
     n = len(self.bad)
     if n > _MORE + _SHARE*self.seen:
-        raise ValueError(f"{self.faults()}; more than one in ten is too many")
+        raise ValueError(f"{self.faults()}; more than one in ten is too many: mend or drop them")
     if n & (n - 1) == 0:   # the first, second, fourth, eighth …
         logging.getLogger(__name__).warning(f"{self.faults()}; a neighbour takes its place")
 
@@ -144,7 +152,8 @@ def _clip(self:ClipStream, row:dict):
     "Clip, caption and micro-conditions of a row; a `ValueError` if it can't be used"
     columns = _columns(row, self.dataset)
     video = _source(row[columns.video], self.dataset)
-    if not isinstance(video, (bytes, Path)): raise ValueError(f"the video is {type(video).__name__}")
+    if not isinstance(video, (bytes, Path)):
+        raise ValueError(f"the video is {type(video).__name__}")
     caption = _caption(row[columns.caption])
     spare = video_size(video).frames - check_cut(self.n_frames, self.stride)
     start = max(0, spare//2)

@@ -28,10 +28,11 @@ KEPT_COMPILED = dict(fp32=133., half=75.)   # policy "none", where blocks are co
 # %% ../../nbs/690_planner.ipynb #3866f0a8
 class Policy(NamedTuple):
     "What activation checkpointing of one kind costs"
-    per_clip:float # bytes of activations
-    largest:int    # clips per GPU and micro-batch that fit
-    fits:bool      # whether the recipe's micro-batch does
-    hours:float    # wall time of the run
+    per_clip:float      # bytes of activations
+    largest:int         # clips per GPU and micro-batch that fit
+    accumulate:int|None # fewest micro-batches per step that fit; None: not one clip does
+    fits:bool           # whether the recipe's own micro-batch does
+    hours:float         # wall time of the run, in whatever micro-batches
 
 _AGAIN = dict(none=0, attention=1, full=1)   # forward passes computed again; a training step has 3
 
@@ -66,8 +67,8 @@ class Plan:
 
     @property
     def best(self) -> str|None:
-        "The fastest policy that fits, if one does"
-        fitting = [k for k, policy in self.policies.items() if policy.fits]
+        "The fastest policy that fits in some number of micro-batches, if one does"
+        fitting = [k for k, policy in self.policies.items() if policy.accumulate]
         return min(fitting, key=lambda k: self.policies[k].hours) if fitting else None
 
     def _lines(self):
@@ -78,12 +79,13 @@ class Plan:
         yield from ('', 'memory per GPU, without activations')
         for k, v in self.memory.items(): yield f'  {k:22} {gb(v)}'
         yield f"  {'total':22} {gb(sum(self.memory.values()))}"
-        yield from ('', '  checkpointing    per clip   clips that fit         time')
+        yield from ('', '  checkpointing    per clip  clips that fit  micro-batches         time')
         for k, v in self.policies.items():
-            fits = f"{v.largest:4}, {'fits' if v.fits else 'too few'}"
             mark = '>' if k == self.best else ' '
-            note = '  (the recipe)' if k == self.policy else ''
-            yield f'{mark} {k:13}{gb(v.per_clip)}   {fits:14} {_time(v.hours):>11}{note}'
+            fits = 'fits' if v.fits else 'does not fit'
+            note = f'  the recipe: {fits}' if k == self.policy else ''
+            yield (f"{mark} {k:13}{gb(v.per_clip)} {v.largest:15} {v.accumulate or '-':>14} "
+                   f"{_time(v.hours):>12}{note}")
         yield from ('', f'FLOPs per step      {self.flops_step:.3g}')
         yield f'FLOPs in all        {self.flops_total:.3g}'
         yield f'at {self.mfu:.0%} MFU          {_time(self.hours)}, {self.gpu_hours:,.0f} GPU-hours'
@@ -135,24 +137,14 @@ def _activations(recipe:Recipe) -> dict:
 
 def _policies(recipe:Recipe, n_gpus:int, room:float, hours:float) -> dict:
     "Each policy of activation checkpointing, in `room` bytes; `hours` are those of computing once"
+    mine = recipe.run.batch // n_gpus
     share = recipe.run.batch / (n_gpus*recipe.parallel.accumulate)
     out = {}
     for policy, n_bytes in _activations(recipe).items():
         largest = max(0, int(room / n_bytes))
-        out[policy] = Policy(n_bytes, largest, share <= largest, hours*(3 + _AGAIN[policy])/3)
-    return out
-
-def _smaller(recipe:Recipe, n_gpus:int, policies:dict) -> list:
-    "For each policy that fits a clip: how many micro-batches a step must have"
-    out = []
-    mine = recipe.run.batch // n_gpus
-    share = mine // recipe.parallel.accumulate
-    for name, policy in policies.items():
-        if not policy.largest: continue
-        fitting = (a for a in range(1, mine + 1) if mine % a == 0 and mine // a <= policy.largest)
-        out.append(f"{share} clips per GPU and micro-batch don't fit; with "
-                   f"parallel.activation_checkpointing={name}: "
-                   f"parallel.accumulate={next(fitting)}")
+        fewest = (a for a in range(1, mine + 1) if mine % a == 0 and mine // a <= largest)
+        out[policy] = Policy(n_bytes, largest, next(fewest, None), share <= largest,
+                             hours*(3 + _AGAIN[policy])/3)
     return out
 
 _LONG = 4383   # hours: half a year
@@ -170,12 +162,15 @@ def _advice(recipe:Recipe, gpu:GPU, n_gpus:int, room:float, policies:dict) -> li
         aside = '' if p.ema_offload else 'put the EMA aside (parallel.ema_offload=true) or '
         return [f"weights, gradients and optimiser alone exceed {gpu.memory/1e9:.0f} GB: "
                 f"{aside}use more GPUs"]
-    hours = policies[p.activation_checkpointing].hours
-    if hours > _LONG: return [f"{_time(hours)}: use more GPUs, or a size made for one, s or b"]
-    if policies[p.activation_checkpointing].fits: return []
     if not any(policy.largest for policy in policies.values()):
         return ['not one clip fits: use more GPUs, fewer frames or a smaller size']
-    return _smaller(recipe, n_gpus, policies)
+    own = policies[p.activation_checkpointing]
+    out = [f"{share} clips per GPU and micro-batch don't fit; with "
+           f"parallel.activation_checkpointing={name}: parallel.accumulate={policy.accumulate}"
+           for name, policy in policies.items() if policy.accumulate and not own.fits]
+    if own.hours > _LONG:
+        out.append(f"{_time(own.hours)}: use more GPUs, or a size made for one, s or b")
+    return out
 
 def plan(
     recipe:Recipe,   # what is to be trained
@@ -187,7 +182,7 @@ def plan(
     "Parameters, FLOPs, memory and time of a recipe (ours; held against STIV Tab. 13)"
     check_choice('gpu', gpu, GPUS)
     check_number('n_gpus', n_gpus, 1, 1_000_000, whole=True)
-    if not 0 < mfu <= 1: raise ValueError(f"mfu={mfu} must lie in (0, 1]")
+    check_number('mfu', mfu, .001, 1)
     m, d, r, p = recipe.model, recipe.data, recipe.run, recipe.parallel
     kind = GPUS[gpu]
     if n_gpus % p.replicas:

@@ -93,8 +93,8 @@ class Scale(NamedTuple):
 _BASELINE = (4, 768, 'stabilityai/sd-vae-ft-ema', 'openai/clip-vit-large-patch14')
 _LARGE = Scale(16, 1280, 'ostris/vae-kl-f8-d16', 'laion/CLIP-ViT-bigG-14-laion2B-39B-b160k')
 _SCALES = dict(
-    s=Scale(*_BASELINE, fewer_images=3, fewer_clips=5, micro_batches=(1, 1, 2)),
-    b=Scale(*_BASELINE, fewer_images=10, fewer_clips=20, micro_batches=(1, 2, 4)),
+    s=Scale(*_BASELINE, fewer_images=3, fewer_clips=5, micro_batches=(2, 4, 8)),
+    b=Scale(*_BASELINE, fewer_images=10, fewer_clips=20, micro_batches=(4, 8, 16)),
     xl=_LARGE, xxl=_LARGE, m=_LARGE)
 
 # %% ../../nbs/605_recipes.ipynb #02f3a27d
@@ -136,7 +136,7 @@ def _full_scale(size:str, name:str) -> Recipe:
                           ema=.999 if scale.small or tuned else .9999),
         run=run,
         parallel=ParallelConfig(precision='bf16', compile=True,
-                                activation_checkpointing='attention',
+                                activation_checkpointing='none' if scale.small else 'attention',
                                 accumulate=scale.micro_batches[2 if large else long],
                                 ema_offload=size == 'm'))
 

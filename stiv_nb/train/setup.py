@@ -220,14 +220,12 @@ def set_up(
     ranks = join_ranks(device, r.parallel.timeout)  # first: each process takes its own GPU
     rank_slots(r.run.batch, ranks, r.parallel.accumulate)  # an error if the batch does not divide
     named = open_clips(r) if data is None else ClipSource(None, None)
-    known = None
-    if data is None:
-        check_sizes(r)
-        if r.data.cache and ranks.main: check_caches(r, clips_of_cache(r))
-        if ranks.main: known = known_clips(r, named.clips)
+    if data is None: check_sizes(r)
     if named.clips is not None and r.data.n_val >= len(named.clips):
         raise ValueError(f"data.n_val={r.data.n_val} leaves none of the {len(named.clips)} "
                          "clips to train on")
+    if data is None and r.data.cache and ranks.main: check_caches(r, clips_of_cache(r))
+    known = known_clips(r, named.clips) if data is None and ranks.main else None
     if start is not None: start = start_of(start)
     elif r.run.start: start = open_start(r.run.start)
     temporal = open_start(r.run.start_temporal).model if r.run.start_temporal else None
