@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from stiv_nb.codec.text import TextConfig, TinyText
 from stiv_nb.codec.vae import TinyVAE, VAEConfig
@@ -15,11 +16,12 @@ from stiv_nb.model.dit import ModelConfig
 from stiv_nb.train.checkpoint import checkpoints
 from stiv_nb.train.latents import encode_clips
 from stiv_nb.train.loop import train
-from stiv_nb.train.ranks import full_tensor, join_ranks, leave_ranks
+from stiv_nb.train.ranks import full_tensor, join_ranks, leave_ranks, to_local
 from stiv_nb.train.recipe import change
 from stiv_nb.train.recipes import RECIPES
 from stiv_nb.train.setup import set_up
-from stiv_nb.train.trainer import Trainer, validate
+from stiv_nb.train.trainer import Trainer
+from stiv_nb.train.validation import validate
 
 SHAPE = ModelConfig(width=36, depth=2, heads=3, channels=8, text_width=16, positions="both")
 TINY = change(
@@ -44,14 +46,47 @@ def parts(double=True):
     return vae, text, data
 
 
+def n_groups():
+    "Process groups of this process"
+    return len(torch.distributed.distributed_c10d._world.pg_map)
+
+
+def gradient_bytes(model):
+    "Bytes of gradients that wait on this rank, in shards or whole"
+    waiting = [p.grad for p in model.parameters()]
+    for module in model.modules():
+        if not isinstance(module, FSDPModule): continue
+        group = module._get_fsdp_state()._fsdp_param_group
+        waiting.append(group._partial_reduce_output)
+        for p in group.fsdp_params:
+            waiting += [p.unsharded_accumulated_grad, getattr(p, "_unsharded_param", p).grad]
+    return sum(to_local(x).nbytes for x in waiting if x is not None)
+
+
+def watch_gradients(trainer):
+    "A list for the bytes of gradients after each micro-batch"
+    left = []
+    backward = trainer.backward
+
+    def watched(*args):
+        sums = backward(*args)
+        left.append(gradient_bytes(trainer.model))
+        return sums
+
+    trainer.backward = watched
+    return left
+
+
 def compare(out, runs):
     "Of each run: weights, average and optimiser state after its steps, in float64"
     vae, text, data = parts()
     torch.set_default_dtype(torch.float64)
     for name, n_steps, fields in runs:
+        groups = n_groups()
         setup = set_up(change(TINY, **fields), vae=vae, text=text, data=data, device="cpu")
         setup.val = data.split(8)[1]
         trainer = Trainer(setup)
+        waiting = watch_gradients(trainer)
         if found := checkpoints(out/name/"checkpoints"): trainer.load(found[-1])
         while trainer.step < n_steps: trainer.train_step()
         trainer.save(out/name/"checkpoints")
@@ -64,7 +99,8 @@ def compare(out, runs):
             for n, v in s.items(): flat[f"optim.{k}.{n}"] = full_tensor(v)
         local = [v.to_local() if hasattr(v, "to_local") else v for v in state["model"].values()]
         held = sum(v.numel() for v in local)
-        if trainer.ranks.main: torch.save(dict(flat, seen=seen, held=held), out/name/"state.pt")
+        notes = dict(seen=seen, held=held, waiting=waiting, groups=n_groups() - groups)
+        if trainer.ranks.main: torch.save(flat | notes, out/name/"state.pt")
 
 
 def loop(out, n_steps, slow=0., hang=None, timeout=600.):

@@ -43,7 +43,7 @@ def compare(n, out, *runs):
 
 def assert_same(a, b, relative):
     assert a.keys() == b.keys()
-    for k in a.keys() - {"seen", "held"}:
+    for k in a.keys() - {"seen", "held", "waiting", "groups"}:
         x = a[k]
         y = b[k]
         assert x.shape == y.shape, k
@@ -58,7 +58,7 @@ def states(tmp_path_factory):
     out = tmp_path_factory.mktemp("states")
     four = dict(parallel__accumulate=4)
     both = dict(parallel__accumulate=2, parallel__activation_checkpointing="attention")
-    hsdp = dict(parallel__replicas=2)
+    hsdp = dict(parallel__replicas=2, parallel__accumulate=2, parallel__ema_offload=True)
     return {
         **compare(1, out/"1", ("alone", 10, {}), ("accumulation", 10, four)),
         **compare(2, out/"2", ("2 ranks", 10, {}), ("both", 10, both)),
@@ -77,6 +77,16 @@ def test_same_as_one_process(states, name, shards):
     assert_same(states[name], states["alone"], 1e-10)
     slack = 1.25 if shards > 1 else 1   # shards are not all of one size
     assert states[name]["held"] <= states["alone"]["held"] / shards * slack
+
+
+def test_gradients_are_split_between_micro_batches(states):
+    weights = 8*sum(v.numel() for k, v in states["alone"].items() if k.startswith("model."))
+    assert states["accumulation"]["waiting"][0] == weights   # one process has them whole
+    for name in ("both", "HSDP"): assert states[name]["waiting"][0] / weights < .7
+
+
+def test_average_aside_makes_no_groups_per_weight(states):
+    assert states["HSDP"]["groups"] <= 4   # two axes of ranks, for GPUs and for CPUs
 
 
 def test_resume_at_another_size(states, tmp_path):

@@ -84,7 +84,8 @@ def test_nothing_is_waited_for(here):
     refused("eval", "--folder", folder, says="0000.mp4 is a pipe")
     (folder / "captions.jsonl").unlink()
     os.mkfifo(folder / "captions.jsonl")
-    for command in ("check", "look"): refused("data", command, folder, says="captions.jsonl is a pipe")
+    for command in ("check", "look"):
+        refused("data", command, folder, says="captions.jsonl is a pipe")
 
 
 def test_a_playlist_opens_no_neighbour(here):

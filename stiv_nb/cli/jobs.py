@@ -86,7 +86,8 @@ def _check_bench(quick, peer, train, json, guidance, fsdp, **of_train):
         raise ValueError('--quick, --peer and --train exclude each other; choose one')
     if guidance + fsdp + of_train['profile'] > 1:
         raise ValueError('--guidance, --fsdp and --profile exclude each other; choose one')
-    if training and json is not None: raise ValueError('--train keeps rows: name their file with --rows')
+    if training and json is not None:
+        raise ValueError('--train keeps rows: name their file with --rows')
     options = dict(guidance=guidance, fsdp=fsdp, **of_train)
     stray = [f'--{k}' for k, v in options.items() if v not in (None, False)]
     if stray and not training: raise ValueError(f"{', '.join(stray)}: only with --train RECIPE")

@@ -187,7 +187,7 @@ def check_out(
     "A target that can be written, checked before any work is done"
     known = ', '.join(suffixes)
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{path.name}: unknown format {path.suffix!r}; known are {known}")
+        raise ValueError(f"{path}: unknown format {path.suffix!r}; known are {known}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"folder {path.parent} does not exist; create it first")
     if path.is_dir(): raise ValueError(f"{path} is a folder; name a file")
@@ -271,7 +271,7 @@ def run(
 # %% ../../nbs/950_main.ipynb #b8ae7add
 def _open_streams():
     "Closed streams lead to nowhere; characters that an alphabet lacks are escaped"
-    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):   # in the order of 0, 1, 2
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):   # as 0, 1, 2
         if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, mode))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')

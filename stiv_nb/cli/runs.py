@@ -181,9 +181,13 @@ def _trained(r, folder:Path, there:bool, ranks) -> tuple: # the finished `Run`, 
     setup = set_up(r, folder, there, report=bar('encode'))
     def strips(pipe, step):
         path = folder/'samples'/f'{step:06}.png'
-        draw_strips(pipe, setup.examples, path, f'step {step}')
+        try: draw_strips(pipe, setup.examples, path, f'step {step}')
+        except ValueError as e:   # a caption without a word; no picture is worth a run
+            print(one_line(f'no strips at step {step}: {e}'), file=sys.stderr)
     done = run_setup(setup, folder, there, bar(r.run.name), strips)
-    if done.pipeline: strips(done.pipeline, r.run.n_steps)
+    if done.pipeline:
+        done.pipeline.model.to(r.parallel.half)   # it is saved; the others wait for the strips
+        strips(done.pipeline, r.run.n_steps)
     return done, setup.examples.captions[0] if setup.examples else ''
 
 # %% ../../nbs/975_runs.ipynb #d98b973d

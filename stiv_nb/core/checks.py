@@ -53,6 +53,9 @@ def check_least(
     return value
 
 # %% ../../nbs/010_checks.ipynb #ae768c81
+def _limit(x:float) -> str: # as a message shows it: 0.01, 1000, 1,048,576
+    return f'{x:,}' if isinstance(x, int) and abs(x) >= 10_000 else f'{x:g}'
+
 def check_number(
     name:str,         # as the caller knows it
     value,            # what was given
@@ -65,7 +68,8 @@ def check_number(
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
     good = good and low <= value <= high and abs(value) != math.inf
     if not good or (whole and value != int(value)):
-        raise ValueError(f"{name}={_shown(value)} must be {kind} from {low:g} to {high:g}")
+        limits = f'{_limit(low)} to {_limit(high)}'
+        raise ValueError(f"{name}={_shown(value)} must be {kind} from {limits}")
     return int(value) if whole else float(value)
 
 def check_seed(

@@ -56,9 +56,11 @@ def parse_json(
     text:str,        # of one object
     fields:dict={},  # entries that must be there -> type, as in `fits`
 ) -> dict:           # the whole object; it may have more entries
-    "A JSON object, its entries checked for type; whatever the parser stumbles over is a `ValueError`"
+    "A JSON object, its entries checked for type; what the parser can't read is a `ValueError`"
     try: found = json.loads(text)
     except RecursionError: raise ValueError('nested too deeply') from None
+    except json.JSONDecodeError as e:
+        raise ValueError(f"not JSON ({e.msg} at character {e.pos + 1})") from None
     _check_entries(found, fields)
     return found
 

@@ -32,10 +32,10 @@ def _cuts_line(cuts) -> str: # their mean, and where the least is kept
     area = sum(c.area for c in cuts) / n
     time = sum(c.time for c in cuts) / n
     line = f"training sees {area:.0%} of the area and {time:.0%} of the time"
-    least_area = min(cuts, key=lambda c: c.area)
-    least_time = min(cuts, key=lambda c: c.time)
-    if least_area.area < area - .005: line += f"; least area {least_area.area:.0%}, {least_area.file}"
-    if least_time.time < time - .005: line += f"; least time {least_time.time:.0%}, {least_time.file}"
+    worst = min(cuts, key=lambda c: c.area)
+    if worst.area < area - .005: line += f"; least area {worst.area:.0%}, {worst.file}"
+    worst = min(cuts, key=lambda c: c.time)
+    if worst.time < time - .005: line += f"; least time {worst.time:.0%}, {worst.file}"
     return line
 
 # %% ../../nbs/135_check.ipynb #b7d36706

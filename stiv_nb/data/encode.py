@@ -38,7 +38,7 @@ class Codec(NamedTuple):
 CODECS = {
     '.mp4': Codec('mp4', 'libx264', 'yuv420p', {'crf': '12'}, 16_384, 1000),
     '.webm': Codec('webm', 'libvpx-vp9', 'yuv420p', {'crf': '15', 'b': '0'}, 65_534, 1000),
-    '.gif': Codec('gif', 'gif', 'pal8', {}, 65_534, 100),   # shows a frame for hundredths of a second
+    '.gif': Codec('gif', 'gif', 'pal8', {}, 65_534, 100),   # counts in hundredths of a second
 }
 
 def check_fps(
@@ -96,8 +96,8 @@ def encode_video(
     check_fps(fps, codec.fps)
     h, w = frames.shape[2:]
     if max(h, w) > codec.side:
-        raise ValueError(f"frames of {h}x{w} don't fit into {suffix}: {codec.side} pixels a side is "
-                         'the most; shrink them')
+        raise ValueError(f"frames of {h}x{w} don't fit into {suffix}: at most {codec.side} pixels "
+                         'a side; shrink them')
     images = _av_frames(frames, codec.pixels)
     file = io.BytesIO()
     exact = {'fflags': '+bitexact'}   # no dates or random ids

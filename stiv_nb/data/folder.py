@@ -40,8 +40,6 @@ def _row(line) -> dict: # the object of one line, bytes; ValueError if it is not
     try: row = parse_json(line.decode(), dict(file=str, caption=str))
     except UnicodeDecodeError as e:
         raise ValueError(f"not UTF-8 text (byte {e.start + 1} of the line)") from None
-    except json.JSONDecodeError as e:
-        raise ValueError(f"not JSON ({e.msg} at character {e.pos + 1})") from None
     check_inside(row['file'])
     try: row['caption'].encode()
     except UnicodeEncodeError as e:
@@ -130,7 +128,8 @@ def write_folder(
     try:
         _write_clips(tmp, clips, captions, fps, suffixes)
         try: os.rename(tmp, folder)
-        except OSError as e: raise ValueError(f"{folder} appeared meanwhile ({e.strerror})") from None
+        except OSError as e:
+            raise ValueError(f"{folder} appeared meanwhile ({e.strerror})") from None
     finally: remove_folder(tmp)
     return folder
 

@@ -83,7 +83,8 @@ def _decoding(name, kind): # whatever a decoder stumbles over, as one line that 
     except MemoryError: raise
     except Exception as e:   # decoders raise nearly everything
         if _of_machine(e): raise
-        why = getattr(e, 'strerror', None) or e
+        why = 'it is damaged' if isinstance(e, OSError) and e.errno == errno.EINVAL else e
+        why = getattr(why, 'strerror', None) or why
         raise ValueError(f"{name} can't be read as a {kind}: {why}") from e
 
 @contextlib.contextmanager
@@ -132,7 +133,8 @@ def _open_rgb(x): # path, PIL image or array as PIL RGB
         warnings.simplefilter('ignore')
         try:
             with Image.open(x, formats=kinds) as img: return _to_rgb(img)
-        except UnidentifiedImageError: raise ValueError(f"it is none of {', '.join(kinds)}") from None
+        except UnidentifiedImageError:
+            raise ValueError(f"it is none of {', '.join(kinds)}") from None
 
 # %% ../../nbs/101_pictures.ipynb #169f2d9b
 def read_image(
@@ -161,7 +163,7 @@ _CONTAINERS = 'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,flv,ogg
 def _natural(path): # a key that sorts names as a person counts
     return [int(s) if s.isdecimal() else s for s in re.split(r'(\d+)', path.name)]
 
-def _name(source): return 'the video' if isinstance(source, bytes) else str(source)
+def _name(source): return 'the clip' if isinstance(source, bytes) else str(source)
 
 def _open_film(file): # PyAV's container
     import av

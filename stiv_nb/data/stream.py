@@ -125,7 +125,7 @@ def _count_bad(self:ClipStream, i:int, error):
     self.bad.append(i)
     n = len(self.bad)
     if n > _MORE + _SHARE*self.seen:
-        raise ValueError(f"{self.faults()}; more than one in ten is too many")
+        raise ValueError(f"{self.faults()}; more than one in ten is too many: mend or drop them")
     if n & (n - 1) == 0:   # the first, second, fourth, eighth …
         logging.getLogger(__name__).warning(f"{self.faults()}; a neighbour takes its place")
 
@@ -152,7 +152,8 @@ def _clip(self:ClipStream, row:dict):
     "Clip, caption and micro-conditions of a row; a `ValueError` if it can't be used"
     columns = _columns(row, self.dataset)
     video = _source(row[columns.video], self.dataset)
-    if not isinstance(video, (bytes, Path)): raise ValueError(f"the video is {type(video).__name__}")
+    if not isinstance(video, (bytes, Path)):
+        raise ValueError(f"the video is {type(video).__name__}")
     caption = _caption(row[columns.caption])
     spare = video_size(video).frames - check_cut(self.n_frames, self.stride)
     start = max(0, spare//2)

@@ -6,7 +6,7 @@
 __all__ = ['Buckets', 'in_buckets', 'about_clips', 'cache_folders', 'check_caches', 'find_cache', 'known_clips', 'check_known',
            'open_latents']
 
-# %% ../../nbs/632_buckets.ipynb #1dd3f67e
+# %% ../../nbs/632_buckets.ipynb #1881c6ce
 from pathlib import Path
 
 import torch
@@ -79,7 +79,7 @@ def in_buckets(
     parts = clips.buckets(data.bucket_shapes)
     return {'x'.join(map(str, data.bucket_shapes[k])): part for k, part in parts.items()}
 
-# %% ../../nbs/632_buckets.ipynb #56c9be39
+# %% ../../nbs/632_buckets.ipynb #ef904c84
 _ABOUT = ('source', 'size', 'n_frames', 'stride', 'buckets')
 _WORLD = ('n_objects', 'background', 'camera', 'split', 'seed')
 
@@ -95,7 +95,7 @@ def about_clips(
     if n is None: n = data.n_clips + data.n_val
     return about | dict(clips=identity(clips, None if data.buckets else n))
 
-# %% ../../nbs/632_buckets.ipynb #b7fd530c
+# %% ../../nbs/632_buckets.ipynb #2449ea56
 def cache_folders(
     caches:str, # folders, separated by commas, as in data.cache
 ) -> list[Path]:
@@ -107,18 +107,18 @@ def cache_folders(
         found += [folder] if alone else buckets
     return found
 
-def _check_shapes(shape:tuple, text_width:int, model):
+def _check_shapes(latents:str, shape:tuple, text_width:int, model):
     "Raises if latents are not those that a model reads"
     channels = shape[1]
     if channels != model.channels or text_width != model.text_width:
-        raise ValueError(f"the latents have {channels} channels and text of width {text_width}; "
+        raise ValueError(f"{latents} have {channels} channels and text of width {text_width}; "
                          f"the model reads {model.channels} and {model.text_width}")
 
 def _check_cache(folder:Path, recipe, clips):
     "Raises if a cache holds other clips than a recipe names, or too few of them"
     d = recipe.data
     info = cache_info(folder)
-    _check_shapes(info.shape, info.text_width, recipe.model)
+    _check_shapes(f'the latents of {folder}', info.shape, info.text_width, recipe.model)
     said = cache_gaps(info.about, about_clips(d, clips, info.n_clips))
     if said:
         raise ValueError(f"cache {folder} holds other clips than the recipe names: data.{said}; "
@@ -136,7 +136,7 @@ def check_caches(
     "Raises if a recipe's caches are not those of its clips, or not what its model reads (ours)"
     for folder in cache_folders(recipe.data.cache): _check_cache(folder, recipe, clips)
 
-# %% ../../nbs/632_buckets.ipynb #fc0a358f
+# %% ../../nbs/632_buckets.ipynb #8e3f4b44
 def find_cache(
     recipe,     # a `Recipe`
     name:str,   # of its stage
@@ -154,7 +154,7 @@ def find_cache(
     raise ValueError(f"{folder} holds no cache for stage {name}; fill one with "
                      f"stiv cache {name} --out {own}")
 
-# %% ../../nbs/632_buckets.ipynb #fda6b496
+# %% ../../nbs/632_buckets.ipynb #ca0bff62
 def known_clips(
     recipe, # a `Recipe`: data is read
     clips,  # the data set that it names; None if it names caches
@@ -196,6 +196,8 @@ def open_latents(
     else:
         buckets = in_buckets(clips, d).values()
         parts = [encode_clips(part, vae, text, n, pictures, report=report) for part in buckets]
-    for part in parts: _check_shapes(part.shape, part.null.tokens.shape[-1], recipe.model)
+    for part in parts:
+        width = part.null.tokens.shape[-1]
+        _check_shapes('the latents', part.shape, width, recipe.model)
     parts = [part.part(0, n) if len(part) > n else part for part in parts]
     return parts[0] if len(parts) == 1 else Buckets(parts)

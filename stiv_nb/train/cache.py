@@ -45,13 +45,17 @@ def fingerprint(
             digest.update(name.encode() + raw.numpy().tobytes())
     return digest.hexdigest()[:16]
 
-# %% ../../nbs/630_cache.ipynb #e5f79a04
-def _n_bytes(path:str): # of a file; for a folder of pictures, name and bytes of each
+# %% ../../nbs/630_cache.ipynb #75bab727
+def _files(path:str) -> list: # pairs: path, bytes; several for a folder of pictures
     found = os.stat(path)
-    if not stat.S_ISDIR(found.st_mode): return found.st_size
-    with os.scandir(path) as entries: return sorted((e.name, e.stat().st_size) for e in entries)
+    if not stat.S_ISDIR(found.st_mode): return [(path, found.st_size)]
+    with os.scandir(path) as entries: return sorted((e.path, e.stat().st_size) for e in entries)
+
+def _beginning(path:str) -> bytes:
+    with open(path, 'rb') as f: return f.read(2**16)
 
 _SETTINGS = ('dataset', 'split', 'size', 'n_frames', 'stride', 'seed')
+_LOOKED_INTO = 16   # so many clips of a folder, evenly spread
 
 def identity(
     clips,           # a data set: `VideoFolder`, `ShapeWorld`, `ClipStream`, or one of your own
@@ -61,13 +65,17 @@ def identity(
     settings = {name: str(getattr(clips, name, '')) for name in _SETTINGS}
     if is_dataclass(clips): settings = asdict(clips) | dict(length=None)
     digest = hashlib.sha256(json.dumps([type(clips).__name__, settings]).encode())
-    for row in clips.rows[:n] if isinstance(clips, VideoFolder) else ():
-        size = _n_bytes(os.path.join(clips.folder, row['file']))
-        facts = [row['file'], row['caption'], row.get('height'), row.get('width'), size]
+    rows = clips.rows[:n] if isinstance(clips, VideoFolder) else []
+    every = -(-len(rows) // _LOOKED_INTO)
+    for i, row in enumerate(rows):
+        files = _files(os.path.join(clips.folder, row['file']))
+        sizes = [(os.path.basename(path), n_bytes) for path, n_bytes in files]
+        facts = [row['file'], row['caption'], row.get('height'), row.get('width'), sizes]
         digest.update(json.dumps(facts).encode())
+        if i % every == 0 and files: digest.update(_beginning(files[0][0]))
     return digest.hexdigest()[:16]
 
-# %% ../../nbs/630_cache.ipynb #0de34022
+# %% ../../nbs/630_cache.ipynb #260db857
 def _start_cache(folder:Path, about:dict, n_clips:int, shard:int, data, vae, text):
     "Writes cache.json with the shape of the first clip's latents; one that is there has to agree"
     expected = dict(encoders=fingerprint(vae, text), n_clips=n_clips, shard=shard)

@@ -23,7 +23,8 @@ from .ranks import join_ranks
 from .recipe import Recipe, to_yaml
 from .setup import RunSetup, set_up
 from .sums import Sums
-from .trainer import Trainer, fake_trainer, validate
+from .trainer import Trainer, fake_trainer
+from .validation import validate
 from .watchdog import Watchdog
 
 # %% ../../nbs/670_loop.ipynb #4b61d2ed

@@ -6,7 +6,7 @@
 __all__ = ['CacheInfo', 'cache_info', 'cache_gaps', 'shard_columns', 'shard_path', 'write_shard', 'check_shard', 'check_shards',
            'map_shard', 'ragged_row']
 
-# %% ../../nbs/625_shards.ipynb #b949a988
+# %% ../../nbs/625_shards.ipynb #fe0bfa0d
 import json
 import math
 import os
@@ -23,7 +23,7 @@ from ..core.checks import check_config, from_fields
 from ..core.files import atomic_write
 from ..core.outside import read_json
 
-# %% ../../nbs/625_shards.ipynb #45474940
+# %% ../../nbs/625_shards.ipynb #46e201b1
 _FORMAT = 'stiv_nb cache 2'   # 2: one safetensors file per shard
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def cache_info(
     except ValueError as e:
         raise ValueError(f"{path}: {e}; fill another folder with stiv cache") from None
 
-# %% ../../nbs/625_shards.ipynb #c4c3b401
+# %% ../../nbs/625_shards.ipynb #fa90c404
 def cache_gaps(
     found:dict,    # what a cache says of itself
     expected:dict, # what it should say
@@ -80,7 +80,7 @@ def cache_gaps(
     if 'clips' in said: said['clips'] = 'its captions or files are not those that are there now'
     return ', '.join(said.values())
 
-# %% ../../nbs/625_shards.ipynb #a1abc7cc
+# %% ../../nbs/625_shards.ipynb #da8f7531
 def shard_columns(
     z1:Tensor,      # (b, f, c, h, w) latents
     text:Text,      # encoded captions
@@ -113,7 +113,7 @@ def write_shard(
     try: atomic_write(path, lambda tmp: save_file(columns, tmp))
     except SafetensorError as e: raise OSError(f"shard {path} can't be written: {e}") from None
 
-# %% ../../nbs/625_shards.ipynb #45d95c9e
+# %% ../../nbs/625_shards.ipynb #285a5ee2
 _KINDS = dict(F16=torch.float16, F32=torch.float32, I64=torch.int64, U8=torch.uint8)
 
 class _Column(NamedTuple): # of a shard
@@ -163,7 +163,7 @@ def check_shard(
         raise ValueError(f"shard {path} is damaged; run stiv cache again to fill it anew") from None
     return found
 
-# %% ../../nbs/625_shards.ipynb #97573f3c
+# %% ../../nbs/625_shards.ipynb #56a084a7
 def check_shards(
     folder, # a cache
 ) -> CacheInfo:
@@ -172,7 +172,7 @@ def check_shards(
     for i in range(info.n_shards): check_shard(folder, i, info)
     return info
 
-# %% ../../nbs/625_shards.ipynb #09423554
+# %% ../../nbs/625_shards.ipynb #4c8f2034
 def map_shard(
     folder,         # a cache
     info:CacheInfo, # its cache.json

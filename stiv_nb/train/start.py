@@ -71,9 +71,7 @@ def build_model(
     config, p = recipe.model, recipe.parallel
     if recipe.run.n_steps < 200: p = replace(p, compile=False)      # compiling takes half a minute
     report = plan_start(config, start, temporal)
-    if not p.sharded(ranks.size): model = empty_model(config, ranks.device)
-    else:
-        with torch.device('meta'): model = config.build()
-    model = parallelize(model, p, ranks)
+    device = 'meta' if p.sharded(ranks.size) else ranks.device
+    model = parallelize(empty_model(config, device), p, ranks)
     load_sharded(model, weights_at_start(config, report, recipe.run.seed, start, temporal))
     return model.train(), report
