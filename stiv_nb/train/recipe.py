@@ -244,9 +244,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_scalar(self, node):
         if len(node.value) <= _LONGEST: return super().construct_scalar(node)
-        line = node.start_mark.line + 1
-        raise ValueError(f"a value of {len(node.value)} characters (line {line}); "
-                         f"at most {_LONGEST:,} are read")
+        raise ValueError(f"a value of {len(node.value)} characters; at most {_LONGEST:,} are read")
 
     def compose_node(self, parent, index):
         line = self.peek_event().start_mark.line + 1
