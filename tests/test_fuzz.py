@@ -417,7 +417,7 @@ def of_files():
     for file, kind, words in INSIDE:
         place = f"{file} for {' '.join(words[:2])}"
         for label, make in FILES.items():
-            wrong = (file, label) != ("done/metrics.jsonl", "missing")
+            wrong = file != "done/metrics.jsonl"   # may be missing, or cut off in its first line
             yield f"{place}: {label}", in_place(words, file, make, wrong)
         if kind == "yaml":
             for label, value in YAML.items():
@@ -502,16 +502,13 @@ def attempt(tried, room, whole):
 
 # A sample for pytest, and all of them by command
 
-EVERY = 60     # one case in so many is tried by pytest
-PENDING = ()   # cases of which we know that they still fail: beginnings of names
+EVERY = 60   # one case in so many is tried by pytest
 
 
 def sample():
-    "The same cases every time, marked where they are known to fail"
+    "The same cases every time"
     for name, tried in cases():
-        if zlib.crc32(name.encode()) % EVERY: continue
-        known = pytest.mark.xfail(strict=True, reason="not mended yet")
-        yield pytest.param(tried, id=name, marks=[known] if name.startswith(PENDING) else [])
+        if zlib.crc32(name.encode()) % EVERY == 0: yield pytest.param(tried, id=name)
 
 
 @pytest.fixture(scope="module")

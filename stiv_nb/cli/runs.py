@@ -13,8 +13,8 @@ import sys
 import typing
 from pathlib import Path
 
-from .main import check_out_folder, command, one_line
-from ..core.checks import field_types
+from .main import check_out_folder, command
+from ..core.checks import field_types, one_line
 
 # %% ../../nbs/975_runs.ipynb #e1b6df41
 def typed(

@@ -156,11 +156,12 @@ def read_metrics(
     path,         # metrics.jsonl; need not exist
 ) -> list[dict]:  # one per line that is whole
     "The log of a run, checked: steps from 1, and numbers"
-    lines = read_json_lines(path, dict(step=int))
+    lines = read_json_lines(path, dict(step=int, loss=float))
     for i, line in enumerate(lines):
         for name, value in line.items():
-            values = value if isinstance(value, list) else [value]
-            fine = all(fits(v, float | None) for v in values)
+            values = value if name.endswith('by_time') else [value]
+            fine = isinstance(values, list) and all(fits(v, float | None) for v in values)
+            fine = fine and not any(isinstance(v, int) and abs(v) > 2**62 for v in values)
             if not fine or (name == 'step' and not 1 <= value < 2**53):
                 raise ValueError(f"{path}, line {i + 1}: {name}={str(value)[:60]!r} can't be; "
                                  "delete that line")
