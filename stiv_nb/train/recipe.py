@@ -217,8 +217,7 @@ def change(
         if part not in PARTS: raise ValueError(f"unknown part {part!r}{did_you_mean(part, PARTS)}")
         config = type(getattr(recipe, part))
         parts.setdefault(part, {})[name] = check_field(config, part, name, value)
-    changed = {p: replace(getattr(recipe, p), **values) for p, values in parts.items()}
-    return replace(recipe, **changed)
+    return replace(recipe, **{k: replace(getattr(recipe, k), **v) for k, v in parts.items()})
 
 # %% ../../nbs/600_recipe.ipynb #8578bc92
 def to_yaml(
