@@ -6,10 +6,12 @@ import torch
 
 from stiv_nb.bench.job import TABLES, bench_recipe, rows_table
 from stiv_nb.bench.speed import fake_batch
-from stiv_nb.bench.throughput import Setting, gpu_kind, open_trainer, train_row
+from stiv_nb.bench.throughput import (
+    Setting, compiled_graphs, gpu_kind, open_trainer, start_afresh, train_row)
 from stiv_nb.core.outside import read_json_lines
 from stiv_nb.model.dit import DiT, ModelConfig
 from stiv_nb.stiv.sampler import guided_velocity, sample
+from stiv_nb.train.ranks import leave_ranks
 from stiv_nb.train.recipe import change
 from stiv_nb.train.recipes import RECIPES
 
@@ -21,7 +23,19 @@ WAYS = {
     "checkpointed": dict(parallel__activation_checkpointing="attention"),
     "compiled": dict(parallel__compile=True),
     "EMA aside": dict(parallel__ema_offload=True),
+    "sharded": dict(parallel__shard="always", parallel__accumulate=2),
+    "sharded, checkpointed, compiled": dict(
+        parallel__shard="always", parallel__activation_checkpointing="attention",
+        parallel__compile=True),
+    "fp16": dict(parallel__precision="fp16"),
 }
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    "The group that a test has made of this process goes with it"
+    yield
+    leave_ranks()
 
 
 def awake():
@@ -57,13 +71,25 @@ def test_same_answer_as_on_the_cpu():
 @pytest.mark.parametrize("way", WAYS)
 def test_training_steps(way):
     fields = dict(parallel__compile=False, run__n_steps=200, optim__cooldown=0) | WAYS[way]
+    start_afresh()
     trainer = open_trainer(change(SMALL, **fields), "cuda")
     trainer.train_step()
+    assert (compiled_graphs() > 0) == fields["parallel__compile"]
     first = trainer.metrics(1.)["loss"]
     for _ in range(30): trainer.train_step()
     assert trainer.metrics(1.)["loss"] < first
     kept_on = {weight.device.type for weight in trainer.ema.weights.values()}
     assert kept_on == {"cpu" if way == "EMA aside" else "cuda"}
+
+
+def test_gradients_do_not_wait_for_the_device():
+    recipe = change(SMALL, parallel__compile=False)
+    trainer = open_trainer(recipe, "cuda")
+    for _ in range(2): trainer.train_step()   # clips of the next step lie ready
+    slots = torch.arange(recipe.run.batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try: trainer.backward(slots, (trainer.step + 1, slots))
+    finally: torch.cuda.set_sync_debug_mode("default")
 
 
 @torch.no_grad()

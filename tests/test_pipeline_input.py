@@ -57,6 +57,7 @@ def check_refused(folder):
     assert str(folder) in str(e.value)
     assert len(str(e.value).splitlines()) == 1
     assert time.perf_counter() - start < 10   # not for ever; a machine may be busy
+    assert torch.is_grad_enabled()            # nothing stays switched off
 
 
 # config.json
@@ -83,7 +84,7 @@ def test_files_that_are_no_config(folder, right, content):
 
 
 GONE = object()   # an entry that is missing
-ODD = [None, "a", [], {}, True, 1.5, math.nan, math.inf, 0, -1, 10**9, 10**30, 10**400]
+ODD = [None, "a", [], {}, True, 1.5, math.nan, math.inf, 0, -1, 1000, 10**9, 10**30, 10**400]
 WRONG_KIND = [None, "a", [], {}, math.nan, math.inf]
 PART = [GONE, None, "a", 3, [], [1], True]
 TABLE = {   # entry of config.json -> values that no pipeline has there

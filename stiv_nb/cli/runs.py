@@ -56,10 +56,10 @@ def _described(recipe): # lines "part.field = value  # what it is"
         for k, v in vars(config).items(): yield f"{part + '.' + k:34} {v!s:14} {docs.get(k) or ''}"
 
 def _row(name:str, r) -> str: # a recipe in one line
-    starts = ' and '.join(filter(None, (r.run.start, r.run.start_temporal)))
+    from stiv_nb.train.recipes import starts
     head = f'{name:24} {r.run.n_steps} steps of {r.run.batch} clips, {r.data.n_frames} frames of '
     rest = f'{r.data.size}x{r.data.size}, given: {r.condition.task}, width {r.model.width}'
-    return head + rest + (f', from {starts}' if starts else '')
+    return head + rest + (f', from {starts(r)}' if r.run.start else '')
 
 @command('stiv recipe demo-stiv --yaml > mine.yaml')
 def cmd_recipe(

@@ -125,7 +125,7 @@ def _count_bad(self:ClipStream, i:int, error):
     self.bad.append(i)
     n = len(self.bad)
     if n > _MORE + _SHARE*self.seen:
-        raise ValueError(f"{self.faults()}; more than one in ten is too many")
+        raise ValueError(f"{self.faults()}; more than one in ten is too many: mend or drop them")
     if n & (n - 1) == 0:   # the first, second, fourth, eighth …
         logging.getLogger(__name__).warning(f"{self.faults()}; a neighbour takes its place")
 

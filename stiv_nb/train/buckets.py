@@ -107,18 +107,18 @@ def cache_folders(
         found += [folder] if alone else buckets
     return found
 
-def _check_shapes(shape:tuple, text_width:int, model):
+def _check_shapes(latents:str, shape:tuple, text_width:int, model):
     "Raises if latents are not those that a model reads"
     channels = shape[1]
     if channels != model.channels or text_width != model.text_width:
-        raise ValueError(f"the latents have {channels} channels and text of width {text_width}; "
+        raise ValueError(f"{latents} have {channels} channels and text of width {text_width}; "
                          f"the model reads {model.channels} and {model.text_width}")
 
 def _check_cache(folder:Path, recipe, clips):
     "Raises if a cache holds other clips than a recipe names, or too few of them"
     d = recipe.data
     info = cache_info(folder)
-    _check_shapes(info.shape, info.text_width, recipe.model)
+    _check_shapes(f'the latents of {folder}', info.shape, info.text_width, recipe.model)
     said = cache_gaps(info.about, about_clips(d, clips, info.n_clips))
     if said:
         raise ValueError(f"cache {folder} holds other clips than the recipe names: data.{said}; "
@@ -196,6 +196,8 @@ def open_latents(
     else:
         buckets = in_buckets(clips, d).values()
         parts = [encode_clips(part, vae, text, n, pictures, report=report) for part in buckets]
-    for part in parts: _check_shapes(part.shape, part.null.tokens.shape[-1], recipe.model)
+    for part in parts:
+        width = part.null.tokens.shape[-1]
+        _check_shapes('the latents', part.shape, width, recipe.model)
     parts = [part.part(0, n) if len(part) > n else part for part in parts]
     return parts[0] if len(parts) == 1 else Buckets(parts)

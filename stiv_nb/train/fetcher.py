@@ -26,7 +26,7 @@ class Fetcher:
     def __init__(self,
         data,          # `Latents`
         recipe:Recipe, # data, batch and seeds are read
-        pin:bool=False, # clips go to a GPU, which shall fetch them while the loop goes on
+        pin:bool=False, # clips go to a GPU, which fetches them while the loop goes on
     ):
         self.data = data
         self.recipe = recipe

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from ..core.checks import check_config, check_field, did_you_mean, from_fields
+from ..core.outside import parse_yaml
 from ..flow.objective import FlowConfig
 from ..model.dit import ModelConfig
 from ..stiv.condition import ConditionConfig
@@ -234,49 +235,9 @@ def _number(x):
     number = r'[-+]?\d+(\.\d*)?[eE][-+]?\d+'
     return float(x) if isinstance(x, str) and re.fullmatch(number, x) else x
 
-_MOST = 100_000   # characters of a recipe; ours have 2,000
-_LONGEST = 4096   # of one value
-_DEEPEST = 8      # parts in parts; ours have two
-
-class _Loader(yaml.SafeLoader):
-    "YAML without names for values, endless depth or length, and keys written twice"
-    depth = 0
-
-    def construct_scalar(self, node):
-        if len(node.value) <= _LONGEST: return super().construct_scalar(node)
-        raise ValueError(f"a value of {len(node.value)} characters; at most {_LONGEST:,} are read")
-
-    def compose_node(self, parent, index):
-        line = self.peek_event().start_mark.line + 1
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError(f"a recipe takes no aliases (*name, line {line}); write the value out")
-        self.depth += 1
-        if self.depth > _DEEPEST: raise ValueError(f"nested too deeply (line {line})")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if repr(key.value) in seen: raise ValueError(f"{key.value!r} twice (line {line})")
-            seen.add(repr(key.value))
-        return super().construct_mapping(node, deep)
-
-def _load(text:str):
-    "What YAML holds; whatever its reader stumbles over is a `ValueError`"
-    if len(text) > _MOST:
-        raise ValueError(f"{len(text)} characters are no recipe; at most {_MOST:,} are read")
-    try: return yaml.load(text, _Loader)
-    except yaml.YAMLError as e:
-        at = getattr(e, 'problem_mark', None)
-        line = f' (line {at.line + 1})' if at else ''
-        raise ValueError(f"not YAML: {str(e).splitlines()[0]}{line}") from None
-
 def _parse(text:str) -> dict:
     "The parts of a recipe as YAML has them"
-    parts = _load(text)
+    parts = parse_yaml(text)
     if not isinstance(parts, dict) or not isinstance(parts.get('model'), dict):
         raise ValueError("a recipe needs a part 'model'")
     for part in parts:

@@ -102,8 +102,8 @@ class Heartbeats:
     ) -> str:          # one line, or '' if all is well
         "What this rank has to say: the first one watches all ranks, the others watch the first"
         if self.ranks.main: return who_is_stuck(self.listen(now), timeout)
-        first = {rank: beat for rank, beat in self.listen(now, [0]).items() if beat.silent > timeout}
-        return who_is_stuck(first, timeout)
+        heard = self.listen(now, [0]).items()
+        return who_is_stuck({rank: b for rank, b in heard if b.silent > timeout}, timeout)
 
     def first_to_say(self) -> bool:
         "Whether no other rank has asked this before"
