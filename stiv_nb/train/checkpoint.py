@@ -21,7 +21,7 @@ from ..core.checks import check_least, fits
 from ..core.files import atomic_write, remove_folder, replace_folder, sweep, temp_path
 from ..core.lock import lock_folder
 from ..core.outside import read_json, read_json_lines, read_text
-from .index import read_index
+from .metadata import read_index
 from .ranks import Ranks
 from .recipe import from_yaml
 
