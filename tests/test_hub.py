@@ -18,6 +18,7 @@ from stiv_nb.codec.hub import DiffusersVAE, HFTextEncoder, hub_answers
 from stiv_nb.data.shapes import VOCABULARY
 from stiv_nb.model.dit import ModelConfig
 from stiv_nb.stiv.pipeline import load
+from stiv_nb.train.planner import ENCODERS
 from stiv_nb.train.recipe import change, to_yaml
 from stiv_nb.train.recipes import RECIPES
 
@@ -211,3 +212,20 @@ def test_a_hub_that_answers_is_asked(monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert not hub_answers()
         server.shutdown()
+
+
+def test_planned_encoders_have_that_many_weights():
+    "The planner's table, against models of the shapes that the Hub's cards state"
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel
+    def vae(channels):
+        down, up = ("DownEncoderBlock2D",)*4, ("UpDecoderBlock2D",)*4
+        return AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2,
+                             latent_channels=channels, down_block_types=down, up_block_types=up)
+    def text(width, layers, heads):
+        return CLIPTextModel(CLIPTextConfig(
+            hidden_size=width, intermediate_size=4*width, num_hidden_layers=layers,
+            num_attention_heads=heads))
+    with torch.device("meta"):
+        built = [vae(4), vae(16), text(768, 12, 12), text(1280, 32, 20)]
+    assert [sum(p.numel() for p in m.parameters()) for m in built] == [*ENCODERS.values()]
