@@ -122,6 +122,7 @@ def _memory(recipe:Recipe, parameters:dict, n_gpus:int) -> dict:
         'codec, text encoder': 4*sum(encoders),
     }
 
+# %% ../../nbs/690_planner.ipynb #6e691a48
 def _activations(recipe:Recipe) -> dict:
     "Bytes per clip for each policy; one block is whole while its backward runs"
     m, d, p = recipe.model, recipe.data, recipe.parallel
@@ -147,6 +148,7 @@ def _policies(recipe:Recipe, n_gpus:int, room:float, hours:float) -> dict:
                              hours*(3 + _AGAIN[policy])/3)
     return out
 
+# %% ../../nbs/690_planner.ipynb #32e86304
 _LONG = 4383   # hours: half a year
 
 def _advice(recipe:Recipe, gpu:GPU, n_gpus:int, room:float, policies:dict) -> list:
@@ -172,6 +174,7 @@ def _advice(recipe:Recipe, gpu:GPU, n_gpus:int, room:float, policies:dict) -> li
         out.append(f"{_time(own.hours)}: use more GPUs, or a size made for one, s or b")
     return out
 
+# %% ../../nbs/690_planner.ipynb #e218112a
 def plan(
     recipe:Recipe,   # what is to be trained
     gpu:str='h200',  # a key of `GPUS`
