@@ -29,7 +29,7 @@ from .ranks import full_tensor, join_ranks, rank_slots
 from .recipe import Recipe, from_yaml, other_run, to_yaml
 from .setup import RunSetup
 from .start import Encoders, build_model, empty_model
-from .sums import N_BINS, Sums
+from .sums import N_BINS, Sums, wide
 
 # %% ../../nbs/660_trainer.ipynb #92e88dd5
 def is_bad(
@@ -186,8 +186,8 @@ class Trainer:
         losses = losses.detach()
         loss_in_bin, in_bin = loss_by_time(losses, draws.t, N_BINS)
         tokens, flops = self.work(clips)
-        return Sums(samples=len(slots), loss=losses.sum().double(), tokens=tokens, flops=flops,
-                    loss_in_bin=loss_in_bin.double(), in_bin=in_bin.double())
+        return Sums(samples=len(slots), loss=wide(losses.sum()), tokens=tokens, flops=flops,
+                    loss_in_bin=wide(loss_in_bin), in_bin=wide(in_bin))
 
     def draws(self, clips, step:int, slots:Tensor, recipe:Recipe):
         "Everything random of a micro-batch"
