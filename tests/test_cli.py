@@ -13,14 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
+from stiv_nb.apps.demo import STAGES, Demo
 from stiv_nb.cli.main import COMMANDS, stiv
 from stiv_nb.codec.text import TextConfig, TinyText
 from stiv_nb.codec.vae import TinyVAE, VAEConfig, store_statistics
 from stiv_nb.data.folder import make_samples
 from stiv_nb.data.pictures import read_video
 from stiv_nb.data.shapes import VOCABULARY, ShapeWorld
+from stiv_nb.eval.toybench import evaluate
 from stiv_nb.model.dit import DiT, ModelConfig
-from stiv_nb.stiv.pipeline import Defaults, Pipeline
+from stiv_nb.stiv.pipeline import Defaults, Pipeline, load
 from stiv_nb.train.checkpoint import checkpoints
 from stiv_nb.train.recipe import change, to_yaml
 from stiv_nb.train.recipes import RECIPES
@@ -548,6 +550,23 @@ def test_bench_and_demo_check_their_targets_first(here):
     Path("full").mkdir()
     Path("full/file").touch()
     refused("demo", "--folder", "full", says="--folder")
+
+
+def test_demo_ends_with_a_table_a_pipeline_and_a_report(here, tiny, monkeypatch):
+    "Everything that `stiv demo` does after its training, which takes a quarter of an hour"
+    def trained(seed, folder, **length):
+        pipe = load(tiny, "cpu")
+        verdicts = [evaluate(pipe, ShapeWorld(seed=seed), 2)]
+        stages = {stage: RECIPES[f"demo-{stage.lower()}"] for stage in STAGES}
+        losses = [dict(step=1, loss=1., grad_norm=1., lr=.1, samples_per_s=1.)]
+        return Demo({"STIV": pipe}, dict(VAE=[1.], **dict.fromkeys(STAGES, losses)), dict(STIV=1.),
+                    verdicts=verdicts, recipes=[*stages.values()])
+    monkeypatch.setattr("stiv_nb.apps.demo.run_demo", trained)
+    text = fine("demo", "--quick", "--seed", 3, "--folder", "made")
+    assert "T2V   train" in text and text.endswith("made/report.html")
+    assert Path("made/report.html").stat().st_size > 10_000
+    fine("sample", RED, "--weights", "made", "-o", "a.png")
+    assert "T2V" in fine("eval", "made", "--n", 2)
 
 
 def test_the_shipped_pipeline_answers_within_ten_seconds(here):

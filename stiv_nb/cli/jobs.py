@@ -40,7 +40,7 @@ def cmd_demo(
     length = _LENGTHS['quick' if quick else 'long' if long else 'whole']
     demo = run_demo(**length, seed=seed, folder=path)
     save_demo(demo, path/'pipeline')
-    print(table(demo.benches))
+    print(table(demo.verdicts))
     print(f'try: stiv sample "a red circle moving left" --weights {path}')
     print(write_report(demo, path/'report.html'))
 
