@@ -75,7 +75,8 @@ def open_clips(
     def world(n_frames):
         return ShapeWorld(
             n_frames=n_frames, size=d.size, stride=d.stride, n_objects=d.n_objects, split=d.split,
-            background=d.background, camera=d.camera, seed=d.seed)
+            background=d.background, camera=d.camera, starts=d.starts, moving=d.moving,
+            p_relation=d.p_relation, seed=d.seed)
     return ClipSource(world(d.n_frames), world(1))
 
 def clips_of_cache(
