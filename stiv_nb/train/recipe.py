@@ -21,7 +21,7 @@ from ..flow.objective import FlowConfig
 from ..model.dit import ModelConfig
 from ..stiv.condition import ConditionConfig
 from ..stiv.sampler import SamplingConfig
-from .optim import Optimiser
+from .optimisers import Optimiser
 
 # %% ../../nbs/600_recipe.ipynb #b0173b19
 def _buckets(text:str) -> list[tuple]:
@@ -90,7 +90,7 @@ class CodecConfig:
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     "The optimiser, its rate over time, and the average of the weights (STIV App. B)"
-    name:Optimiser = 'adafactor' # AdaFactor (paper) or AdamW
+    name:Optimiser = 'adafactor' # AdaFactor (paper), AdamW or Muon
     lr:float = 2e-4          # learning rate after the warm-up, constant
     warmup:int = 1000        # steps of linear warm-up
     cooldown:int = 0  # last steps, in which the rate falls linearly to 0; 0: constant (paper)

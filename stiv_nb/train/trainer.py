@@ -22,7 +22,8 @@ from ..stiv.loss import make_draws, stiv_loss
 from ..stiv.pipeline import Defaults, Pipeline
 from .buckets import check_known
 from .checkpoint import load_checkpoint, save_checkpoint
-from .optim import EMA, LossScale, make_optimiser, rate_at
+from .optim import EMA, LossScale, rate_at
+from .optimisers import make_optimiser
 from .fetcher import Fetcher
 from .latents import fake_latents
 from .ranks import full_tensor, join_ranks, rank_slots
@@ -111,7 +112,8 @@ class Trainer:
         self.model, self.start_report = build_model(
             recipe, self.ranks, setup.start, setup.start_temporal)
         o = recipe.optim
-        self.optim = make_optimiser(o.name, self.model.parameters(), o.lr, o.beta1, o.beta2)
+        named = self.model.named_parameters()
+        self.optim = make_optimiser(o.name, named, o.lr, o.beta1, o.beta2)
         self.ema = EMA(self.model, o.ema, recipe.parallel.ema_offload)
         self.objective = recipe.flow.objective
         self.null = Text(*(to_device(x, self.device) for x in self.data.null))
