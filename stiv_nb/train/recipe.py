@@ -51,7 +51,7 @@ class DataConfig:
     n_objects:Literal[1, 2, 'any'] = 1                        # toy world: objects of a clip
     background:Literal['plain', 'textured', 'any'] = 'plain'  # toy world
     camera:Literal['still', 'pan', 'any'] = 'still'           # toy world
-    starts:Literal['clear', 'anywhere'] = 'clear'             # toy world
+    starts:Literal['clear', 'anywhere', 'middle', 'wall'] = 'clear'  # toy world
     moving:Literal['each', 'one', 'any'] = 'each'             # toy world: of two objects
     p_relation:float = 1/3   # toy world: share of pairs whose caption says how the two lie
     split:Literal['train', 'held_out', 'all'] = 'train'       # toy world
