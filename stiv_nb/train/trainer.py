@@ -189,15 +189,24 @@ class Trainer:
         return Sums(samples=len(slots), loss=wide(losses.sum()), tokens=tokens, flops=flops,
                     loss_in_bin=wide(loss_in_bin), in_bin=wide(in_bin))
 
-    def draws(self, clips, step:int, slots:Tensor, recipe:Recipe):
+    def draws(self,
+        clips:tuple,   # from `take`
+        step:int,      # training step
+        slots:Tensor,  # (b,) long, their positions in the global batch
+        recipe:Recipe, # whose chances count
+    ):                 # from `make_draws`
         "Everything random of a micro-batch"
-        r, z1 = recipe, self.take(clips)[0]
-        return make_draws(r.run.seed, step, slots, z1, r.flow, r.condition, r.model.patch,
+        r = recipe
+        return make_draws(r.run.seed, step, slots, clips[0], r.flow, r.condition, r.model.patch,
                           r.run.p_drop_patches)
 
-    def losses(self, clips, draws, as_velocity:bool=False) -> Tensor:
+    def losses(self,
+        clips:tuple,            # from `take`
+        draws,                  # from `draws`
+        as_velocity:bool=False, # compares velocities, whatever the model predicts
+    ) -> Tensor:                # (b,)
         "The loss of each clip of a micro-batch"
-        z1, text, micro = self.take(clips)
+        z1, text, micro = clips
         half = self.recipe.parallel.half
         with torch.autocast(self.device.type, half, enabled=half is not None):
             return stiv_loss(self.model, z1, text, self.null, micro, draws, self.objective,
