@@ -89,6 +89,8 @@ def _check_notes(notes:dict, recipe:Recipe, clips:dict|None):
         raise ValueError(f"the checkpoint was made by another recipe: {said}")
     check_known(notes.get('clips'), clips, recipe.data.source)
     check_number("the checkpoint's step", notes['step'], 0, recipe.run.n_steps, whole=True)
+    refused = notes['n_refused']
+    check_number("the checkpoint's n_refused", refused, 0, MOST_REFUSED, whole=True)
     mean = notes['norm_mean']
     if mean is not None: check_number("the checkpoint's norm_mean", mean, 0, 1e300)
     sums = notes['sums']
