@@ -208,6 +208,12 @@ class CachedLatents(Latents):
         texts = [ragged_row(shard, 'captions', r) for shard, r in self._rows(index)]
         return [bytes(text.tolist()).decode() for text in texts]
 
+    def micro_of(self,
+        index:Tensor, # (b,) long
+    ) -> Tensor:      # (b, 6)
+        "Micro-conditions of some clips"
+        return torch.stack([shard['micro'][r] for shard, r in self._rows(index)])
+
     def batch(self,
         index:Tensor,        # (b,) long
         u:Tensor|None=None,  # (b,) in [0, 1): takes that frame of each clip; None: whole clips

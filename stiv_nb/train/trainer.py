@@ -274,12 +274,7 @@ class Trainer:
     @cached_property
     def micro(self) -> dict:
         "What the model is typically told of a clip, from up to 256 of them"
-        found = []
-        for part in getattr(self.data, 'parts', [self.data]):
-            n = min(len(part), -(-256*len(part)//len(self.data)))
-            index = torch.linspace(0, len(part) - 1, n).long()
-            found += [part.batch(few)[2] for few in index.split(16)]
-        return typical_micro(torch.cat(found))
+        return typical_micro(self.data.some_micro(256))
 
     @torch.no_grad()
     def pipeline(self,
