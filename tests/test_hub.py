@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stiv_nb.cli.main import stiv
-from stiv_nb.codec.hub import DiffusersVAE, HFTextEncoder, hub_answers
+from stiv_nb.codec.hub import DiffusersVAE, HFTextEncoder
+from stiv_nb.core.machine import hub_answers
 from stiv_nb.data.shapes import VOCABULARY
 from stiv_nb.model.dit import ModelConfig
 from stiv_nb.stiv.pipeline import load
