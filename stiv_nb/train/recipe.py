@@ -114,7 +114,7 @@ class OptimConfig:
 
 # %% ../../nbs/600_recipe.ipynb #940bd33b
 def _check_name(name:str):
-    "Raises for a run's name that is no plain name of a folder"
+    "Raises for a run's name that is not a plain name of a folder"
     said = f"run.name={name!r} must be a plain name of a folder"
     if re.search(r'[/\\]|^.:', name): raise ValueError(f"{said}: no path, no drive")
     if not name.strip(' .') or name != name.strip(): raise ValueError(f"{said}, such as run-1")
