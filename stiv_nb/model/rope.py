@@ -66,7 +66,7 @@ def rope_3d(
     pos:Tensor, # (…, 3) frame, row and column
     e:int,      # head width, even and at least 6
 ) -> Tensor:    # (…, e/2) radians
-    "Angles for space and time: a third of the pairs for each axis of space, the rest for time (Wan)"
+    "Angles for a clip: a third of the pairs for each axis of space, the rest for time (Wan)"
     if e % 2 or e < 6:
         raise ValueError(f"head width {e} must be even and at least 6 for RoPE on three axes")
     third = 2*(e//6)
