@@ -128,6 +128,7 @@ class RunConfig:
     batch:int = 1024             # clips per step, over all ranks
     seed:int = 0                 # seed of starting weights, noise, times and dropout
     p_drop_patches:float = .5    # MaskDiT: share of spatial patches that skip the main blocks
+    p_drop_frames:float = 0.     # temporal mask: share of temporal patches that skip them
     # a pipeline by name to start from: same shape, or an image model to inflate
     start:str|None = None
     # a pipeline whose temporal attention is taken (STIV §2.4, "both")
@@ -143,8 +144,9 @@ class RunConfig:
                      sample_every=(0, 10**9), save_every=(1, 10**9), keep_last=(1, 10**6),
                      val_every=(0, 10**9))
         _check_name(self.name)
-        if not 0 <= self.p_drop_patches < 1:
-            raise ValueError(f"run.p_drop_patches={self.p_drop_patches} must lie in [0, 1)")
+        for name in ('p_drop_patches', 'p_drop_frames'):
+            share = getattr(self, name)
+            if not 0 <= share < 1: raise ValueError(f"run.{name}={share} must lie in [0, 1)")
 
 # %% ../../nbs/600_recipe.ipynb #89d70eda
 SIXTEEN_BITS = dict(bf16=torch.bfloat16, fp16=torch.float16)

@@ -202,7 +202,7 @@ class Trainer:
         "Everything random of a micro-batch"
         r = recipe
         return make_draws(r.run.seed, step, slots, clips[0], r.flow, r.condition, r.model.patch,
-                          r.run.p_drop_patches)
+                          r.run.p_drop_patches, r.model.temporal_patch, r.run.p_drop_frames)
 
     def losses(self,
         clips:tuple,            # from `take`
@@ -221,8 +221,9 @@ class Trainer:
         r = self.recipe
         z1, text, _ = clips
         n, f, _, h, w = z1.shape
-        tokens = n_tokens(r.model, f, h, w, r.run.p_drop_patches)
-        flops = forward_flops(r.model, f, h, w, r.run.p_drop_patches, text.mask.shape[1])
+        patches, frames = r.run.p_drop_patches, r.run.p_drop_frames
+        tokens = n_tokens(r.model, f, h, w, patches, frames)
+        flops = forward_flops(r.model, f, h, w, patches, text.mask.shape[1], p_drop_frames=frames)
         return n*tokens, 3*n*sum(flops.values())
 
     def update(self):

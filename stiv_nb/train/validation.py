@@ -22,7 +22,7 @@ def validate(
     "Squared error of the velocity on validation clips at eight fixed times, nothing dropped"
     r, ranks = trainer.recipe, trainer.ranks
     nothing = replace(r.condition, p_drop_text=0., p_drop_image=0.)
-    plain = replace(r, condition=nothing, run=replace(r.run, p_drop_patches=0.))
+    plain = replace(r, condition=nothing, run=replace(r.run, p_drop_patches=0., p_drop_frames=0.))
     # no more at a time than training takes
     most = len(rank_slots(r.run.batch, ranks, r.parallel.accumulate)[0])
     n = len(trainer.val)
