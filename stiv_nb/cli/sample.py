@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from .main import check_out, command
-from ..core.checks import check_number, check_seed
+from ..core.checks import check_choice, check_number, check_seed
 
 # %% ../../nbs/965_sample.ipynb #6f910b2b
 def targets(
@@ -167,6 +167,7 @@ def cmd_eval(
     guidance:float=None,  # guidance scale
     mode:str=None,        # guidance: jit, sit or none
     seed:int=99,          # seed of the clips asked for; with the run's own seed, training saw them
+    world:str='core',     # toy world: core, hard, one or two of its objects, middle or wall
     folder:str=None,      # judge the clips of this folder instead of a pipeline
 ):
     "Counts how often samples are right, beside the codec's ceiling; or scores a folder of clips"
@@ -174,14 +175,16 @@ def cmd_eval(
         for k, v in score_clips(Path(folder)).items(): print(f'{k:24} {v:.3f}')
         return
     from stiv_nb.core.progress import Bar
-    from stiv_nb.data.shapes import ShapeWorld
+    from stiv_nb.data.shapes import WORLDS, ShapeWorld
     from stiv_nb.eval.toybench import ceiling, evaluate, table
+    check_choice('world', world, WORLDS)
     n = check_number('n', n, 1, 1_000_000, whole=True)
     seed = check_seed('seed', seed)
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
     d = pipe.defaults
-    world = ShapeWorld(size=d.size, n_frames=d.n_frames, stride=d.stride, split=split, seed=seed)
+    world = ShapeWorld(size=d.size, n_frames=d.n_frames, stride=d.stride, split=split, seed=seed,
+                       **WORLDS[world])
     sampling = dict(steps=steps, guidance=guidance, mode=mode)
     judged = evaluate(pipe, world, n, task=task, report=Bar('sample'), **sampling)
     print(table([ceiling(pipe.vae, world, n), judged]))

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from ..core.checks import check_least
 from ..data.oracle import ShapeOracle
-from ..data.scores import compare
 from ..data.shapes import MOTIONS
 from ..data.video import Video, from_uint8, to_uint8
 from ..stiv.inputs import pictures_of_task
@@ -65,27 +64,20 @@ def as_clips(
     return clips
 
 # %% ../../nbs/700_toybench.ipynb #6c9533bf
-def _read(clips:Tensor, facts:dict, image:Tensor|None, stride:int) -> tuple[dict, dict, dict]:
-    "Facts found, scores in [0, 1], and which attributes are right, from one look"
-    answer = ShapeOracle(stride)(clips, facts, image)
-    asked = {k: v.to(clips.device) for k, v in facts.items()}
-    right = compare(answer['facts'], asked, still=clips.shape[1] == 1)
-    return answer['facts'], answer['scores'], right
-
 def _hundreds(scores:dict) -> dict: return {k: 100*v.float() for k, v in scores.items()}
 
 def scores(
     videos,                 # n `Video`s of one size, or clips (n, f, 3, H, W)
     facts:dict,             # what was asked, as `ShapeWorld` gives it
     image:Tensor|None=None, # (n, 3, H, W) in [-1, 1] first frames given; adds the I2V scores
-    stride:int=1,           # base frames per frame
+    oracle:ShapeOracle=ShapeOracle(), # the judge; `ShapeOracle.of(world)` for captions of a world
 ) -> dict:                  # (n,) each, 0 to 100: VBench's names and those of `judge`
     "Every score of each clip (names and totals of VBench, measurements ours)"
     clips = as_clips(videos)
     asked = len(facts['shape'])
     if asked != len(clips): raise ValueError(f'{len(clips)} clips for facts of {asked}')
-    _, graded, right = _read(clips, facts, image, stride)
-    return _hundreds(graded | right)
+    answer = oracle(clips, facts, image)
+    return _hundreds(answer['scores'] | answer['right'])
 
 # %% ../../nbs/700_toybench.ipynb #0548b5a6
 ATTRIBUTES = ('colour', 'shape', 'motion', 'all')
@@ -167,14 +159,15 @@ def _judge_batch(pipe, world, indices:range, task:str, network, sampling:dict) -
     seconds = time.perf_counter() - start
     drawn = as_clips(videos)
     image = from_uint8(torch.stack(given[0])) if 0 in given else None
-    found, graded, right = _read(drawn, facts, image, world.stride)
+    answer = ShapeOracle.of(world)(drawn, facts, image)
+    right = answer['right']
     kept = max(0, _KEPT - indices.start)
     return Verdicts(
         task=task.upper(), split=world.split,
         right={k: right[k] for k in ATTRIBUTES},
-        asked=facts['motion'][:, 0], got=found['motion'][:, 0],
+        asked=facts['motion'][:, 0], got=answer['facts']['motion'][:, 0],
         seconds=seconds, videos=videos[:kept], captions=captions[:kept],
-        scores=_hundreds(graded | right), features=network(drawn) if network else None)
+        scores=_hundreds(answer['scores'] | right), features=network(drawn) if network else None)
 
 def _cat(dicts:list[dict]) -> dict:
     "Tensors of several batches under one name each"
