@@ -9,7 +9,6 @@ __all__ = ['Graded', 'grade']
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .drawing import palette
