@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['ddim']
 
-# %% ../../nbs/232_ddim.ipynb #f7aa48ec
-import torch
+# %% ../../nbs/232_ddim.ipynb #28eb5a5a
 from torch import Tensor
 
 from .paths import path_at
 from .solver import SOLVERS, no_bar
 
-# %% ../../nbs/232_ddim.ipynb #fc608e0e
+# %% ../../nbs/232_ddim.ipynb #5e192435
 def ddim(
     velocity,      # function (z, t) -> v; t is a number
     z:Tensor,      # (b, …) noise, the state at grid[0]

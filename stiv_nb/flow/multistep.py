@@ -5,17 +5,16 @@
 # %% auto #0
 __all__ = ['SOLVERS', 'multistep', 'find_solver']
 
-# %% ../../nbs/235_multistep.ipynb #57c1d245
+# %% ../../nbs/235_multistep.ipynb #4297e7e0
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from ..core.checks import check_choice
 from .ddim import ddim
 from .solver import SOLVERS, no_bar
 
-# %% ../../nbs/235_multistep.ipynb #a6c4ffef
+# %% ../../nbs/235_multistep.ipynb #132de983
 def _scheduler(name:str, grid:Tensor):
     "A scheduler of diffusers that stops at the times of a grid on the straight path"
     try: from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
@@ -46,7 +45,7 @@ def multistep(
 
 SOLVERS |= {name: partial(multistep, name=name) for name in ('unipc', 'dpm++')}
 
-# %% ../../nbs/235_multistep.ipynb #25a7e1d0
+# %% ../../nbs/235_multistep.ipynb #d99d0513
 def find_solver(
     name:str,      # a key of `SOLVERS`
     path='linear', # path of the model: "linear" or "cosine"

@@ -52,7 +52,7 @@ def renorm(
     ratio = _length(v_full * free) / _length(v_guided * free).clamp(min=1e-12)
     return v_guided * ratio.to(v_guided.dtype)
 
-# %% ../../nbs/520_guidance.ipynb #27e1bd57
+# %% ../../nbs/520_guidance.ipynb #2b84677d
 def cfg_zero(
     v_null:Tensor,           # (b, f, c, h, w) velocity with both conditions dropped
     v_full:Tensor,           # same shape, given text and image
@@ -65,7 +65,7 @@ def cfg_zero(
     fit = _product(v_full, null) / _product(null, null).clamp(min=1e-8)
     return torch.lerp(v_null * fit.to(v_null.dtype), v_full, scale)
 
-# %% ../../nbs/520_guidance.ipynb #41e56617
+# %% ../../nbs/520_guidance.ipynb #113765ba
 class Momentum:
     "The sum of all differences so far, each step's weighing `beta` times the next one's"
     def __init__(self,

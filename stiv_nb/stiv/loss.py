@@ -69,7 +69,7 @@ def stiv_loss(
     read = model_input(z_t, z1, draws.given)
     text = drop_text(text, null, draws.drop_text)
     out = model(read.z, draws.t, text.tokens, text.pooled, micro, text.mask, draws.keep)
-    target = objective.target(z1, draws.eps)
+    target = objective.target(z1, draws.eps, draws.t)
     if as_velocity:
         out = objective.velocity(out, z_t, draws.t)
         target = objective.velocity(target, z_t, draws.t)
