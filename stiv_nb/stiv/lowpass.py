@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['low_pass']
 
-# %% ../../nbs/525_lowpass.ipynb #59de9196
+# %% ../../nbs/525_lowpass.ipynb #453067c6
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.checks import check_number
 
-# %% ../../nbs/525_lowpass.ipynb #5c18da2e
+# %% ../../nbs/525_lowpass.ipynb #4deec600
 def low_pass(
     z1:Tensor,      # (b, f, c, h, w) clean latents
     strength:float, # in [0, 1): the share of each side that is lost; 0 leaves all as it is
