@@ -93,11 +93,17 @@ def cmd_sample(
     size:str=None,             # pixels of a side, or HEIGHTxWIDTH
     seed:int=0,                # seed of the noise
     steps:int=None,            # number of solver steps
-    solver:str=None,           # euler or heun
+    solver:str=None,           # euler, heun, ddim, unipc or dpm++
     mode:str=None,             # guidance: jit (text and image together), sit (apart) or none
     guidance:float=None,       # guidance scale; 1 is none
     guidance_image:float=None, # guidance scale of the image, for --mode sit
     renorm:bool=None,          # whether guidance keeps the velocity's length (CFG-Renorm)
+    rule:str=None,             # how --mode jit mixes its passes: cfg, cfg_zero or apg
+    guide_from:float=None,     # flow time (0 is noise, 1 the video) at which guidance begins
+    guide_until:float=None,    # flow time at which it ends
+    guide:str=None,            # weaker weights, by name, in place of the null pass (autoguidance)
+    known:str=None,            # what null passes see of given frames: own (noise) or renoised
+    blur:float=None,           # 0 to 0.99: given frames are blurred at first, for more motion
     micro:tuple[str, ...]=(),  # what the model is told, as NAME=NUMBER: height, width, crop_top, …
 ):
     "Draws videos from prompts and, if given, pictures; options left out are the pipeline's own"
@@ -108,11 +114,14 @@ def cmd_sample(
     frames = read_given(given)
     shape = dict(n_frames=n_frames, size=read_size(size))
     scales = dict(mode=mode, guidance=guidance, guidance_image=guidance_image, renorm=renorm)
-    sampling = dict(**shape, **scales, steps=steps, solver=solver, micro=read_micro(micro))
+    ways = dict(rule=rule, guide_from=guide_from, guide_until=guide_until, known=known, blur=blur)
+    sampling = dict(**shape, **scales, **ways, steps=steps, solver=solver, micro=read_micro(micro))
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
+    weak = None if guide is None else load(guide)
+    pictures = dict(image=image, given=frames)
     bar = sys.stderr.isatty()
-    videos = pipe(prompts, image=image, given=frames, seed=seed, progress=bar, **sampling)
+    videos = pipe(prompts, **pictures, seed=seed, progress=bar, guide=weak, **sampling)
     for path, video in zip(paths, videos):
         print(f'{video.save(path, over=out is not None)} ({video})')   # a free name, if it is ours
 
