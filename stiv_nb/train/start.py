@@ -19,6 +19,7 @@ from ..stiv.saving import naming, read_parts, read_source
 from .parallelize import load_sharded, parallelize
 from .ranks import Ranks
 from .recipe import Recipe
+from .replicate import check_equal
 
 # %% ../../nbs/652_start.ipynb #8f32d1e4
 class Encoders(NamedTuple):
@@ -71,7 +72,9 @@ def build_model(
     config, p = recipe.model, recipe.parallel
     if recipe.run.n_steps < 200: p = replace(p, compile=False)      # compiling takes half a minute
     report = plan_start(config, start, temporal)
-    device = 'meta' if p.sharded(ranks.size) else ranks.device
-    model = parallelize(empty_model(config, device), p, ranks)
+    with torch.device('meta'): n_weights = sum(w.numel() for w in config.build().parameters())
+    split = p.sharded(ranks.size, n_weights)
+    model = parallelize(empty_model(config, 'meta' if split else ranks.device), p, ranks)
     load_sharded(model, weights_at_start(config, report, recipe.run.seed, start, temporal))
+    if not split: check_equal(model, ranks)
     return model.train(), report
