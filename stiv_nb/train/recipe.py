@@ -51,13 +51,20 @@ class DataConfig:
     n_objects:Literal[1, 2, 'any'] = 1                        # toy world: objects of a clip
     background:Literal['plain', 'textured', 'any'] = 'plain'  # toy world
     camera:Literal['still', 'pan', 'any'] = 'still'           # toy world
+    starts:Literal['clear', 'anywhere'] = 'clear'             # toy world
+    moving:Literal['each', 'one', 'any'] = 'each'             # toy world: of two objects
+    p_relation:float = 1/3   # toy world: share of pairs whose caption says how the two lie
     split:Literal['train', 'held_out', 'all'] = 'train'       # toy world
+    # toy world: the world's own, short ones, or half of them of other clips (data.spoiled)
+    captions:Literal['full', 'sparse', 'noisy'] = 'full'
+    p_bad:float = 0.         # toy world: share of clips that are frozen, jerky or wrongly told
+    keep:Literal['all', 'clean'] = 'all'  # toy world: all clips, or those that an oracle finds fine
     # steps between two batches of single frames; 0: none. Keeps T2I alive (ours)
     image_every:int = 0
 
     def __post_init__(self):
         check_config(self, 'data', size=(8, 16_384), n_frames=(1, 10_000), stride=(1, 10_000),
-                     n_clips=(1, 10**10), n_val=(0, 10**9), image_every=(0, 10**9))
+                     n_clips=(1, 10**10), n_val=(0, 10**9), image_every=(0, 10**9), p_bad=(0, 1))
         if self.bucket_shapes and (self.source == 'shapes' or self.source.startswith('stream:')):
             raise ValueError(f"data.buckets={self.buckets!r} needs a folder of clips "
                              f"as data.source; it is {self.source!r}")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ..data.shapes import HARD
 from ..flow.objective import FlowConfig
 from ..model.dit import MODELS
 from ..stiv.condition import ConditionConfig
@@ -47,7 +48,16 @@ def _demo_stages() -> list[Recipe]:
             change(stiv, run__name='demo-stiv', run__n_steps=1900, optim__cooldown=800,
                    data__image_every=0)]
 
-RECIPES = {r.run.name: r for r in (*_demo_stages(), *_toy_stages())}
+def _world() -> Recipe:
+    "From the toy to one or two objects that start anywhere, on textures, under a moving camera"
+    stiv = _toy_stages()[-1]
+    hard = {f'data__{name}': value for name, value in HARD.items()}
+    return change(stiv, **hard, data__n_clips=64_000, data__image_every=0,
+                  optim__name='muon', optim__lr=5e-3, optim__cooldown=3000,
+                  run__name='world', run__start='toy', run__batch=64, run__n_steps=10_000,
+                  run__save_every=250)
+
+RECIPES = {r.run.name: r for r in (*_demo_stages(), *_toy_stages(), _world())}
 
 # %% ../../nbs/605_recipes.ipynb #68b72bb5
 class Stage(NamedTuple):

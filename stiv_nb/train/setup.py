@@ -21,7 +21,8 @@ from ..codec.vae import VAEConfig, train_vae
 from ..core.outside import read_text
 from ..core.progress import Bar
 from ..data.folder import VideoFolder
-from ..data.shapes import ShapeWorld
+from ..data.shapes import VOCABULARY, ShapeWorld
+from ..data.spoiled import Spoiled
 from ..data.stream import ClipStream
 from ..model.dit import DiT, ModelConfig
 from ..model.inflate import Source, plan_start
@@ -72,11 +73,15 @@ def open_clips(
     if d.source != 'shapes':
         folder = VideoFolder(d.source, size=d.size, n_frames=d.n_frames, stride=d.stride)
         return ClipSource(folder, None)
-    def world(n_frames):
-        return ShapeWorld(
+    def world(n_frames, same_as=None):
+        world = ShapeWorld(
             n_frames=n_frames, size=d.size, stride=d.stride, n_objects=d.n_objects, split=d.split,
-            background=d.background, camera=d.camera, seed=d.seed)
-    return ClipSource(world(d.n_frames), world(1))
+            background=d.background, camera=d.camera, starts=d.starts, moving=d.moving,
+            p_relation=d.p_relation, seed=d.seed)
+        if (d.captions, d.p_bad, d.keep) == ('full', 0, 'all'): return world
+        return Spoiled(world, d.captions, d.p_bad, d.keep, same_as)
+    clips = world(d.n_frames)
+    return ClipSource(clips, world(1, clips))
 
 def clips_of_cache(
     recipe:Recipe, # data is read
