@@ -83,9 +83,18 @@ class CodecConfig:
     text:str|None = None   # a text encoder of the Hub, such as "openai/clip-vit-large-patch14"
     vae_steps:int = 4500   # steps of the VAE's training
     text_steps:int = 300   # steps of the text encoder's training
+    # toy world: latent channels of a VAE of its own, made once beside the runs; None: the shipped
+    channels:int|None = None
+    # one of its own in the toy world, too: a causal reader, or a weak one that knows no order
+    encoder:Literal['auto', 'own', 'bag'] = 'auto'
+    text_depth:int = 2     # layers of a text encoder of its own
 
     def __post_init__(self):
-        check_config(self, 'codec', vae_steps=(1, 10**8), text_steps=(1, 10**8))
+        check_config(self, 'codec', vae_steps=(1, 10**8), text_steps=(1, 10**8),
+                     channels=(1, 4096), text_depth=(1, 1000))
+
+    @property
+    def own(self): return self.channels is not None or self.encoder != 'auto'   # trained for it
 
     @property
     def factor(self): return 8 if self.vae else 4   # pixels per latent pixel; 4 is our own VAE's
@@ -210,6 +219,10 @@ class Recipe:
         if self.data.n_frames == 1 and task != 't2v':
             raise ValueError(f"condition.task={task!r} gives frames, "
                              "but data.n_frames=1 has none to spare; use 't2v'")
+        channels = self.codec.channels
+        if channels and channels != self.model.channels:
+            raise ValueError(f"codec.channels={channels} differs from "
+                             f"model.channels={self.model.channels}; set both")
         if o.warmup + o.cooldown > self.run.n_steps:
             raise ValueError(f"warm-up {o.warmup} and cool-down {o.cooldown} exceed "
                              f"the run's {self.run.n_steps} steps")
