@@ -1,20 +1,26 @@
 """One test over all choices: every allowed value of every config works everywhere"""
 import dataclasses
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stiv_nb.codec.text import Text
+from stiv_nb.codec.text import Text, TextConfig, TinyText
+from stiv_nb.codec.vae import TinyVAE, VAEConfig
 from stiv_nb.core.checks import choices, field_types
+from stiv_nb.data.shapes import VOCABULARY
 from stiv_nb.model.count import forward_flops
-from stiv_nb.model.dit import ModelConfig
+from stiv_nb.model.dit import BASELINE, ModelConfig
 from stiv_nb.model.layers import start_weights
+from stiv_nb.stiv.inputs import Defaults
 from stiv_nb.stiv.loss import make_draws, stiv_loss
+from stiv_nb.stiv.pipeline import Pipeline, load_pipeline, save_pipeline
 from stiv_nb.train.planner import plan
 from stiv_nb.train.recipe import PARTS, Recipe, change, from_yaml, to_yaml
 from stiv_nb.train.recipes import RECIPES
+from stiv_nb.train.trainer import fake_trainer
 
 SHAPE = ModelConfig(width=32, depth=2, heads=2, channels=4, text_width=8)
 F, SIDE, LENGTH = 4, 4, 5
@@ -82,20 +88,24 @@ def test_operations_are_counted(name, value):
     assert sum(ours.values()) == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
+SOME = torch.tensor([[0, 2], [1, 3]])
+MASKS = dict(whole={}, patches=dict(keep=SOME), frames=dict(keep_frames=SOME),
+             both=dict(keep=SOME, keep_frames=SOME))
+
+
+@pytest.mark.parametrize("masked", MASKS)
 @pytest.mark.parametrize("name, value", OF_MODEL)
 def test_gradients_reach_every_parameter(name, value, masked):
     "After every parameter is drawn anew, forward and backward reach all of them"
     torch.manual_seed(0)
-    config = replace(SHAPE, **{name: value})
+    config = replace(SHAPE, temporal_patch=1, **{name: value})      # four temporal patches
     model = config.build()
     for p in model.parameters(): torch.nn.init.normal_(p, std=.3)
-    keep = torch.tensor([[0, 2], [1, 3]]) if masked else None
-    out = model(**inputs(config), keep=keep)
+    out = model(**inputs(config), **MASKS[masked])
     assert out.isfinite().all()
     (out * torch.randn_like(out)).sum().backward()
     for k, p in model.named_parameters():
-        if k == "mask_token" and not masked: continue   # stands in for patches that are left out
+        if k == "mask_token" and masked == "whole": continue   # stands in for what is left out
         assert p.grad is not None and p.grad.abs().max() > 0, k
 
 
@@ -108,10 +118,59 @@ def test_loss_of_every_objective_and_task(part, name, value):
     z1 = torch.randn(4, 8, 4, SIDE, SIDE)
     text = Text(x["text"], x["pooled"], torch.ones(4, LENGTH).bool())
     null = Text(*(v[:1, :2] if v.dim() == 3 or v.dtype == torch.bool else v[:1] for v in text))
-    draws = make_draws(0, 0, torch.arange(4), z1, recipe.flow, recipe.condition, 2, .5)
+    draws = make_draws(0, 0, torch.arange(4), z1, recipe.flow, recipe.condition, 2, .5, 2, .5)
     loss = stiv_loss(model, z1, text, null, x["micro"], draws, recipe.flow.objective)
     loss.sum().backward()
     assert loss.isfinite().all() and model.patch_out.weight.grad.abs().max() > 0
+
+
+# ways to train and sample: a field of the model each, or a mask of the run
+WAYS = {f"{name}={value}": {f"model__{name}": value} for name, value in OF_MODEL}
+WAYS |= {
+    "temporal_patch=1": dict(model__temporal_patch=1),
+    "temporal_patch=4": dict(model__temporal_patch=4),
+    "p_drop_frames": dict(run__p_drop_frames=.5, run__p_drop_patches=0.),
+    "both masks": dict(run__p_drop_frames=.5),
+    "full, both masks": dict(model__attention="full", run__p_drop_frames=.5),
+    "baseline": {f"model__{name}": value for name, value in BASELINE.items()},
+}
+
+
+@pytest.fixture(scope="module")
+def coders():
+    "A codec and a text encoder that have learned nothing"
+    torch.manual_seed(0)
+    return TinyVAE(VAEConfig(width=8)), TinyText(TextConfig(words=VOCABULARY, width=8, depth=1))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_trained_saved_and_sampled(way, coders, tmp_path):
+    "Two steps, the pipeline in a folder and back, and eight frames of it: the same to the bit"
+    recipe = small(**dict(model__channels=8, run__n_steps=2, run__batch=4, optim__warmup=1,
+                          optim__cooldown=0, data__size=16, parallel__compile=False,
+                          parallel__precision="fp32") | WAYS[way])
+    trainer = fake_trainer(recipe, "cpu")
+    before = trainer.model.patch_out.bias.clone()
+    for _ in range(2): trainer.train_step()
+    assert (trainer.model.patch_out.bias != before).any()
+    pipe = Pipeline(trainer.model, *coders, Defaults(steps=2, size=16), "cpu")
+    save_pipeline(pipe, tmp_path/"made")
+    again = load_pipeline(tmp_path/"made", "cpu")
+    assert again.model.config == recipe.model
+    a, b = (p("a red circle moving left", progress=False).frames for p in (pipe, again))
+    assert a.shape == (8, 3, 16, 16) and torch.equal(a, b)
+
+
+def test_a_field_that_a_file_does_not_know_has_its_default(coders, tmp_path):
+    "A pipeline that was stored before a field was there loads as the same model"
+    trainer_model = start_weights(replace(SHAPE, channels=8).build(), 0)
+    pipe = Pipeline(trainer_model, *coders, Defaults(steps=2, size=16), "cpu")
+    folder = save_pipeline(pipe, tmp_path/"old")
+    config = json.loads((folder/"config.json").read_text())
+    for name in ("norm", "attention", "temporal_modulation", "condition_norm", "micro_conditions"):
+        del config["model"][name]
+    (folder/"config.json").write_text(json.dumps(config))
+    assert load_pipeline(folder, "cpu").model.config == trainer_model.config
 
 
 def test_two_models_that_differ_in_one_choice_share_their_start():

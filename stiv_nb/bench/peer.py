@@ -68,7 +68,7 @@ class Latte(nn.Module):
         self.blocks = [*self.net.transformer_blocks, *self.net.temporal_transformer_blocks]
         self.unmasked_blocks = []
 
-    def forward(self, z_t, t, text, pooled, micro, mask=None, keep=None):
+    def forward(self, z_t, t, text, pooled, micro, mask=None, *keep):
         "Velocity of a clip (b, f, c, h, w)"
         out = self.net(z_t.transpose(1, 2), timestep=1000*t, encoder_hidden_states=text,
                        enable_temporal_attentions=True)

@@ -102,7 +102,7 @@ def batch_losses(
     slots = torch.arange(len(batch.z1))
     r = recipe
     draws = make_draws(r.run.seed, step, slots, batch.z1, r.flow, r.condition, r.model.patch,
-                       r.run.p_drop_patches)
+                       r.run.p_drop_patches, r.model.temporal_patch, r.run.p_drop_frames)
     return stiv_loss(model, *batch, draws, r.flow.objective)
 
 # %% ../../nbs/900_speed.ipynb #8a747062
@@ -114,8 +114,8 @@ class _Half(nn.Module):
         super().__init__()
         self.model = model.bfloat16()
 
-    def forward(self, z_t, t, text, pooled, micro, mask, keep):
-        out = self.model(z_t.bfloat16(), t, text.bfloat16(), pooled.bfloat16(), micro, mask, keep)
+    def forward(self, z_t, t, text, pooled, micro, mask, *keep):
+        out = self.model(z_t.bfloat16(), t, text.bfloat16(), pooled.bfloat16(), micro, mask, *keep)
         return out.float()
 
 def _toy_model(config, variant:str) -> nn.Module:

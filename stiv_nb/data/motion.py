@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOTION_TABLE', 'MOTIONS', 'CAMERAS', 'WINDOW', 'SPEEDS', 'SWELLS', 'PAN', 'REACH', 'Motion', 'add_motions',
-           'directions', 'growths', 'opposites', 'bounce', 'Pace', 'is_fast', 'size_at', 'path', 'place']
+           'directions', 'growths', 'opposites', 'bounce', 'Pace', 'is_fast', 'size_at', 'path', 'place',
+           'place_by_wall']
 
 # %% ../../nbs/104_motion.ipynb #926436bd
 import math
@@ -205,3 +206,17 @@ def place(
     if x.shape[1] == 1: return facts | dict(x=x[..., 0], y=y[..., 0])
     best = _first_apart(facts, x, y, step, clear < WINDOW - 1)[:, None, None].expand(-1, 2, 1)
     return facts | dict(x=x.gather(2, best)[..., 0], y=y.gather(2, best)[..., 0])
+
+# %% ../../nbs/104_motion.ipynb #37509957
+def place_by_wall(
+    facts:dict,  # motion, size, speed: (b, n)
+    ux:Tensor,   # (b, n) uniform draws for x
+    uy:Tensor,   # (b, n) uniform draws for y
+    side:Tensor, # (b, n) long: 0 left, 1 right, 2 top, 3 bottom
+) -> dict:       # `facts` and x, y: (b, n)
+    "Starts that touch a wall (ours)"
+    wall = _walls(facts)
+    x, y = (wall + u*(1 - 2*wall) for u in (ux, uy))
+    x = torch.where(side == 0, wall, torch.where(side == 1, 1 - wall, x))
+    y = torch.where(side == 2, wall, torch.where(side == 3, 1 - wall, y))
+    return facts | dict(x=x, y=y)

@@ -20,7 +20,7 @@ from ..core.checks import check_choice, check_config, check_number
 from ..core.random import uniform
 from .drawing import COLOURS, SHAPES, palette, shape_mask, texture
 from .motion import CAMERAS, MOTION_TABLE, MOTIONS, PAN, SPEEDS, WINDOW
-from .motion import directions, growths, is_fast, path, place, size_at
+from .motion import directions, growths, is_fast, path, place, place_by_wall, size_at
 from .words import RELATIONS, Subject, join, phrase, relation, scene, vocabulary
 
 # %% ../../nbs/110_shapes.ipynb #819d5a2b
@@ -66,8 +66,9 @@ class ShapeWorld(Dataset):
     seed:int = 0              # another seed is another world
     background:Literal['plain', 'textured', 'any'] = 'plain' # behind the objects, always grey
     camera:Literal['still', 'pan', 'any'] = 'still'          # a pan needs a texture to be seen
-    # "clear": no wall in the first eight frames; "anywhere": none in the first two steps
-    starts:Literal['clear', 'anywhere'] = 'clear'
+    # "clear": no wall in the first eight frames; "anywhere": none in the first two steps;
+    # one object in the "middle" of the picture, or at a "wall"
+    starts:Literal['clear', 'anywhere', 'middle', 'wall'] = 'clear'
     # of two objects: each as it likes, one while the other stands still, or half of the pairs so
     moving:Literal['each', 'one', 'any'] = 'each'
     p_relation:float = 1/3    # share of pairs whose caption says how the two lie to each other
@@ -83,6 +84,8 @@ class ShapeWorld(Dataset):
         check_number('p_relation', self.p_relation, 0, 1)
         if self.moving != 'each' and self.n_objects == 1:
             raise ValueError(f"moving={self.moving!r} is about pairs; use n_objects=2 or 'any'")
+        if self.starts in ('middle', 'wall') and self.n_objects != 1:
+            raise ValueError(f"starts={self.starts!r} has room for one object; use n_objects=1")
         self.motions = tuple(self.motions)
         self.n_slots = 1 if self.n_objects == 1 else 2 # objects that a clip has room for
         self._choices, self._n_choices = _combinations(self.split, self.motions)
@@ -117,6 +120,7 @@ class _Draw(IntEnum):
     PAN_WAY = 9
     ONE_MOVES = 10
     WHO_STANDS = 11
+    SIDE = 12
     TEXTURE = 100 # and the eleven after it: the waves
     WORDING = 200 # and the three after it
     X = 1000      # and as many as there are candidates for a start
@@ -178,8 +182,13 @@ def _movement(self:ShapeWorld, index:Tensor, motion:Tensor, two:Tensor) -> dict:
     tries = torch.arange(1 if self.n_slots == 1 else 64, device=index.device)
     tries = tries.reshape(self.n_slots, -1)
     ux, uy = (uniform(self.seed, index[:, None, None], k + tries) for k in (_Draw.X, _Draw.Y))
-    clear = WINDOW - 1 if self.starts == 'clear' else 2
-    return place(dict(motion=motion, size=size, speed=speed), ux, uy, clear)
+    facts = dict(motion=motion, size=size, speed=speed)
+    middle = torch.full_like(size, .5)
+    if self.starts == 'middle': return facts | dict(x=middle, y=middle)
+    if self.starts == 'wall':
+        side = (4*self._ask(index, _Draw.SIDE)).long()[:, None]
+        return place_by_wall(facts, ux[..., 0], uy[..., 0], side)
+    return place(facts, ux, uy, WINDOW - 1 if self.starts == 'clear' else 2)
 
 @patch
 def _surroundings(self:ShapeWorld, index:Tensor) -> dict:

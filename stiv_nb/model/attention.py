@@ -19,10 +19,12 @@ from .rope import apply_rope
 FOLDS = dict( # tokens -> (batch, heads, length, e)
     spatial='b f s n e -> (b f) n s e',
     temporal='b f s n e -> b (s n) f e',
+    full='b f s n e -> b n (f s) e',
 )
 BACK = dict( # and back
     spatial='(b f) n s e -> b f s (n e)',
     temporal='b (s n) f e -> b f s (n e)',
+    full='b n (f s) e -> b f s (n e)',
 )
 
 # %% ../../nbs/330_attention.ipynb #c3ca10f7
@@ -65,11 +67,12 @@ def _norm(e:int, on:bool) -> nn.Module:
 
 # %% ../../nbs/330_attention.ipynb #67f84b01
 class SelfAttention(nn.Module):
-    "Multi-head self-attention along space or time, with RMSNorm on queries and keys (STIV §2.1)"
+    "Self-attention over space, time or both, with RMSNorm on queries and keys (STIV §2.1)"
     def __init__(self,
         d:int,              # width
         n:int,              # heads, dividing `d`
-        axis:str='spatial', # "spatial": inside each frame; "temporal": one patch through all frames
+        # "spatial": inside each frame; "temporal": one patch through all frames; "full": all tokens
+        axis:str='spatial',
         qk_norm:bool=True,  # False only to see what it is good for
         causal:bool=False,  # each position sees itself and those before it
     ):
@@ -96,7 +99,7 @@ class SelfAttention(nn.Module):
         q, k, v = (rearrange(u, FOLDS[self.axis]) for u in (q, k, v))  # (batch, heads, length, e)
         past = q.new_ones(2*[q.shape[-2]], dtype=torch.bool).tril() if self.causal else None
         o = attend(q, k, v, past)
-        return self.out(rearrange(o, BACK[self.axis], b=b, n=self.n))       # (b, f, s, d)
+        return self.out(rearrange(o, BACK[self.axis], b=b, f=f, n=self.n))  # (b, f, s, d)
 
 # %% ../../nbs/330_attention.ipynb #9fa5050a
 class CrossAttention(nn.Module):

@@ -21,7 +21,7 @@ _WORDS = dict(
     spatial='spatial attention', temporal='temporal attention', temporal_gain='temporal attention',
     cross='cross-attention', cross_gain='cross-attention', mlp='feed-forward',
     unmasked_blocks='unmasked blocks',
-    ada='shared AdaLN', singleton='conditions', text_in='conditions',
+    ada='shared AdaLN', ada_temporal='shared AdaLN', singleton='conditions', text_in='conditions',
     positions='patches in and out', patch_in='patches in and out', mask_token='patches in and out',
     ada_out='patches in and out', patch_out='patches in and out')
 
@@ -32,7 +32,8 @@ def part_of(
     levels = name.split('.')
     if levels[0] != 'blocks' or len(levels) < 3: return _WORDS.get(levels[0], levels[0])
     part = levels[2]
-    return f'block {part}' if part in ('ada', 'singleton') else _WORDS.get(part, part)
+    if part in ('ada', 'ada_temporal'): return 'block AdaLN'
+    return _WORDS.get(part, part)
 
 def count_parameters(
     model:nn.Module, # a `DiT`, on any device; the meta device costs no memory
@@ -46,11 +47,11 @@ def count_parameters(
 
 # %% ../../nbs/365_count.ipynb #aa9ad7c4
 def n_kept(
-    s:int,        # patches per frame
-    p_drop:float, # share of patches that skip the main blocks
+    n:int,        # patches per frame, or temporal patches
+    p_drop:float, # share of them that skips the main blocks
 ) -> int:         # at least 1
-    "Patches that pass the main blocks"
-    return max(1, round(s*(1 - p_drop)))
+    "Patches, or temporal patches, that pass the main blocks"
+    return max(1, round(n*(1 - p_drop)))
 
 def n_tokens(
     config:ModelConfig, # shape of the model
@@ -58,12 +59,14 @@ def n_tokens(
     h:int,              # latent rows
     w:int,              # latent columns
     p_drop:float=0.,    # share of patches that skip the main blocks
+    p_drop_frames:float=0., # share of temporal patches that skip them
 ) -> float:             # main blocks see fewer than unmasked ones
     "Tokens of a clip as a block sees them, averaged over all blocks"
     f = -(-n_frames // config.temporal_patch)
     s = h*w // config.patch**2
-    seen = config.depth*n_kept(s, p_drop) + config.unmasked_depth*s
-    return f * seen / (config.depth + config.unmasked_depth)
+    kept = n_kept(f, p_drop_frames) * n_kept(s, p_drop)
+    seen = config.depth*kept + config.unmasked_depth*f*s
+    return seen / (config.depth + config.unmasked_depth)
 
 # %% ../../nbs/365_count.ipynb #5a3feb34
 def _booked(counts:dict, name:str) -> int:
@@ -78,16 +81,19 @@ def forward_flops(
     w:int,              # latent columns
     p_drop:float=0.,    # share of patches that skip the main blocks
     len_text:int=77,    # text tokens
+    p_drop_frames:float=0., # share of temporal patches that skip the main blocks
 ) -> dict[str,int]:     # part -> operations of one clip; training takes three times the sum
     "What a forward pass costs, part by part, by PyTorch's counter"
     one = replace(config, depth=1, unmasked_depth=min(1, config.unmasked_depth))
+    f = -(-n_frames // config.temporal_patch)
     s = h*w // config.patch**2
     with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model = one.build()
-        keep = torch.empty(1, n_kept(s, p_drop), dtype=torch.long) if p_drop else None
+        keep = torch.empty(1, n_kept(s, p_drop)).long() if p_drop else None
+        keep_frames = torch.empty(1, n_kept(f, p_drop_frames)).long() if p_drop_frames else None
         model(torch.empty(1, n_frames, config.channels, h, w), torch.empty(1),
               torch.empty(1, len_text, config.text_width), torch.empty(1, config.text_width),
-              torch.empty(1, len(MICRO)), keep=keep)
+              torch.empty(1, len(MICRO)), keep=keep, keep_frames=keep_frames)
     counts = counter.get_flop_counts()
     root = type(model).__name__
     parts = {}

@@ -41,11 +41,13 @@ def check_start(
     new:ModelConfig, # of the model to be
 ):
     "Raises unless all fields agree, but for those that a start may change"
+    free = new.start_may_change
+    if not old.temporal: free += new.with_time_may_change
     for f in fields(new):
         a, b = getattr(old, f.name, f.default), getattr(new, f.name)
-        if a != b and f.name not in new.start_may_change:
+        if a != b and f.name not in free:
             raise ValueError(f"{f.name} is {a!r} in the model to start from and {b!r} here; "
-                             f"a start may change {', '.join(new.start_may_change)} only")
+                             f"a start may change {', '.join(free)} only")
     for f in fields(old):
         value = getattr(old, f.name)
         if not hasattr(new, f.name) and value != f.default:
@@ -113,8 +115,10 @@ def _plan_taken(source:Source, config:ModelConfig, shapes:dict) -> StartReport:
 # %% ../../nbs/380_inflate.ipynb #90a5eb34
 def _plan_temporal(temporal:Source, config:ModelConfig, shapes:dict) -> list:
     "Names of the weights that exist for time only, which `temporal` must have, too"
-    if not temporal.config.temporal:
+    if not temporal.config.has_temporal_attention:
         raise ValueError('the model to take temporal attention from has none')
+    if config.temporal and not config.has_temporal_attention:
+        raise ValueError("there is no temporal attention to take over: attention='full' has none")
     space = weight_shapes(replace(config, temporal=False))
     names = sorted(set(shapes) - set(space)) if config.temporal else []
     for name in names:

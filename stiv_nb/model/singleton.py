@@ -75,24 +75,29 @@ class Singleton(nn.Module):
         d:int,     # width of the model
         dt:int,    # width of the pooled text
         m:int=256, # width of each sinusoidal embedding
+        condition_norm:bool=True,   # stateless norm on each part; False: as projected
+        micro_conditions:bool=True, # False: the model is not told them
     ):
         super().__init__()
         self.m = m
+        self.condition_norm = condition_norm
+        self.groups = MICRO_GROUPS if micro_conditions else {}
         self.time = nn.Sequential(Linear(m, d), nn.SiLU(), Linear(d, d))
         self.pooled = Linear(dt, d)
-        for group, names in MICRO_GROUPS.items(): self.add_module(group, Linear(len(names)*m, d))
+        for group, names in self.groups.items(): self.add_module(group, Linear(len(names)*m, d))
 
     def forward(self,
         t:Tensor,      # (b,) flow time in [0, 1]
         pooled:Tensor, # (b, dt)
-        micro:Tensor,  # (b, 6) in the order of `MICRO`
+        micro:Tensor,  # (b, 6) in the order of `MICRO`; not read without micro-conditions
     ) -> Tensor:       # (b, d)
         if micro.shape[-1] != len(MICRO):
             names = ', '.join(MICRO)
             raise ValueError(f"micro has {micro.shape[-1]} numbers, needs {len(MICRO)}: {names}")
         parts = [self.time(sinusoid(1000*t, self.m).to(pooled.dtype)), self.pooled(pooled)]
         waves = sinusoid(micro, self.m).to(pooled.dtype)                             # (b, 6, m)
-        for group, names in MICRO_GROUPS.items():
+        for group, names in self.groups.items():
             mine, waves = waves.split([len(names), waves.shape[1] - len(names)], dim=1)
             parts.append(self.get_submodule(group)(rearrange(mine, 'b k m -> b (k m)')))
-        return sum(stateless_norm(p) for p in parts)                                 # (b, d)
+        if self.condition_norm: parts = map(stateless_norm, parts)
+        return sum(parts)                                                            # (b, d)

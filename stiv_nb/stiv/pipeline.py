@@ -12,12 +12,11 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 
-from ..codec.hub import hub_answers
 from ..codec.text import Text, TinyText
 from ..codec.vae import TinyVAE
 from ..core.checks import check_seed
 from ..core.files import find_folder
-from ..core.machine import best_device
+from ..core.machine import best_device, hub_answers
 from ..core.random import slot_normal
 from ..data.video import Video, to_uint8
 from ..flow.objective import Objective
@@ -101,6 +100,8 @@ def __call__(self:Pipeline,
         guidance=guidance, guidance_image=guidance_image, renorm=renorm, steps=steps, solver=solver)
     b = len(prompts)
     told = what_to_tell(self.defaults, ask['size'], ask['n_frames'], ask['stride'], micro)
+    if micro and not self.model.config.micro_conditions:
+        raise ValueError(f"micro={micro!r}: this model is told no micro-conditions; leave it out")
     pixels, mask = place_images(image, given, b, ask['n_frames'], ask['size'])
     z1 = self.vae.encode(pixels.to(self.device))
     mask = mask.to(self.device)

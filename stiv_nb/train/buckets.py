@@ -39,6 +39,13 @@ class Buckets(Latents):
         train, val = self.parts[0].split(n)
         return Buckets([train, *self.parts[1:]]), val
 
+    def some_micro(self,
+        n:int,   # most that are read, but for rounding
+    ) -> Tensor: # (about n, 6)
+        "Micro-conditions of clips that are spread evenly over all"
+        shares = [-(-n*len(p) // len(self)) for p in self.parts]
+        return torch.cat([p.some_micro(share) for p, share in zip(self.parts, shares)])
+
     def order(self,
         seed:int,     # seed of the data
         step:int,     # training step

@@ -132,7 +132,8 @@ def _activations(recipe:Recipe) -> dict:
     kept = dict(KEPT[precision])
     if p.compile: kept['none'] = KEPT_COMPILED[precision]
     side = d.size // recipe.codec.factor
-    tokens = n_tokens(m, d.n_frames, side, side, recipe.run.p_drop_patches)
+    masks = recipe.run.p_drop_patches, recipe.run.p_drop_frames
+    tokens = n_tokens(m, d.n_frames, side, side, *masks)
     seen = tokens * (m.depth + m.unmasked_depth)
     one_block = kept['none'] * n_tokens(m, d.n_frames, side, side)
     return {policy: m.width*(n_bytes*seen + (one_block if policy != 'none' else 0))
@@ -196,7 +197,8 @@ def plan(
     memory = _memory(recipe, parameters, n_gpus)
     room = .92*kind.memory - sum(memory.values())
     side = d.size // recipe.codec.factor
-    forward = forward_flops(m, d.n_frames, side, side, r.p_drop_patches, len_text)
+    forward = forward_flops(m, d.n_frames, side, side, r.p_drop_patches, len_text,
+                            p_drop_frames=r.p_drop_frames)
     flops = 3 * r.batch * sum(forward.values())
     hours = flops*r.n_steps / (kind.flops*mfu*n_gpus) / 3600
     policies = _policies(recipe, n_gpus, room, hours)

@@ -51,7 +51,7 @@ class DataConfig:
     n_objects:Literal[1, 2, 'any'] = 1                        # toy world: objects of a clip
     background:Literal['plain', 'textured', 'any'] = 'plain'  # toy world
     camera:Literal['still', 'pan', 'any'] = 'still'           # toy world
-    starts:Literal['clear', 'anywhere'] = 'clear'             # toy world
+    starts:Literal['clear', 'anywhere', 'middle', 'wall'] = 'clear'  # toy world
     moving:Literal['each', 'one', 'any'] = 'each'             # toy world: of two objects
     p_relation:float = 1/3   # toy world: share of pairs whose caption says how the two lie
     split:Literal['train', 'held_out', 'all'] = 'train'       # toy world
@@ -127,7 +127,7 @@ class OptimConfig:
 
 # %% ../../nbs/600_recipe.ipynb #940bd33b
 def _check_name(name:str):
-    "Raises for a run's name that is no plain name of a folder"
+    "Raises for a run's name that is not a plain name of a folder"
     said = f"run.name={name!r} must be a plain name of a folder"
     if re.search(r'[/\\]|^.:', name): raise ValueError(f"{said}: no path, no drive")
     if not name.strip(' .') or name != name.strip(): raise ValueError(f"{said}, such as run-1")
@@ -141,6 +141,7 @@ class RunConfig:
     batch:int = 1024             # clips per step, over all ranks
     seed:int = 0                 # seed of starting weights, noise, times and dropout
     p_drop_patches:float = .5    # MaskDiT: share of spatial patches that skip the main blocks
+    p_drop_frames:float = 0.     # temporal mask: share of temporal patches that skip them
     # a pipeline by name to start from: same shape, or an image model to inflate
     start:str|None = None
     # a pipeline whose temporal attention is taken (STIV §2.4, "both")
@@ -156,8 +157,9 @@ class RunConfig:
                      sample_every=(0, 10**9), save_every=(1, 10**9), keep_last=(1, 10**6),
                      val_every=(0, 10**9))
         _check_name(self.name)
-        if not 0 <= self.p_drop_patches < 1:
-            raise ValueError(f"run.p_drop_patches={self.p_drop_patches} must lie in [0, 1)")
+        for name in ('p_drop_patches', 'p_drop_frames'):
+            share = getattr(self, name)
+            if not 0 <= share < 1: raise ValueError(f"run.{name}={share} must lie in [0, 1)")
 
 # %% ../../nbs/600_recipe.ipynb #89d70eda
 SIXTEEN_BITS = dict(bf16=torch.bfloat16, fp16=torch.float16)

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['open_recipe', 'ClipSource', 'open_clips', 'clips_of_cache', 'Endless', 'own_codec', 'codec_name', 'open_encoders',
-           'check_sizes', 'Examples', 'examples', 'RunSetup', 'set_up']
+           'with_encoders', 'check_sizes', 'Examples', 'examples', 'RunSetup', 'set_up']
 
 # %% ../../nbs/655_setup.ipynb #f589f8ee
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -200,6 +200,20 @@ def open_encoders(
     elif start is None and clips is None: start = open_start(_beside_cache(recipe))
     elif start is None: start = _made_once(recipe, clips, folder, ranks)
     return start.encoders(ranks.device)
+
+# %% ../../nbs/655_setup.ipynb #e21e519b
+def with_encoders(
+    recipe:Recipe, # codec and start are read
+) -> Recipe:       # a new one
+    "A recipe that starts from nothing but what its encoders need, now or once that has run"
+    def named(r): return r.codec.folder or r.codec.vae or r.codec.text or r.codec.own
+    r = recipe
+    while r.run.start and not named(r) and not Path(r.run.start).exists():
+        earlier = RECIPES.get(Path(r.run.start).name)
+        if earlier is None: break
+        r = earlier
+    start = None if named(r) else r.run.start
+    return replace(change(recipe, run__start=start), codec=r.codec)
 
 # %% ../../nbs/655_setup.ipynb #36744189
 def check_sizes(

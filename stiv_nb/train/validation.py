@@ -22,7 +22,7 @@ def validate(
     "Squared error of the velocity on validation clips at eight fixed times, nothing dropped"
     r, ranks = trainer.recipe, trainer.ranks
     nothing = replace(r.condition, p_drop_text=0., p_drop_image=0.)
-    plain = replace(r, condition=nothing, run=replace(r.run, p_drop_patches=0.))
+    plain = replace(r, condition=nothing, run=replace(r.run, p_drop_patches=0., p_drop_frames=0.))
     # no more at a time than training takes
     most = len(rank_slots(r.run.batch, ranks, r.parallel.accumulate)[0])
     n = len(trainer.val)
@@ -31,7 +31,7 @@ def validate(
     for places in (ranks.rank*share + torch.arange(share)).split(most):
         slots = places.clamp(max=n - 1)
         real = (places < n).to(trainer.device)
-        clips = trainer.val.batch(slots)
+        clips = trainer.take(trainer.val.batch(slots))
         draws = trainer.draws(clips, 0, slots, plain)  # step 0: the same noise at any time
         losses = []
         for i in range(N_BINS):
