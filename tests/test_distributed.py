@@ -16,6 +16,7 @@ from stiv_nb.train.ranks import Ranks
 
 RANKS = Path(__file__).with_name("ranks.py")
 ENV = dict(os.environ, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+SPLIT = dict(parallel__shard="always")   # a model so small is whole on every rank otherwise
 
 
 def start(n, job, out, **args):
@@ -57,12 +58,14 @@ def states(tmp_path_factory):
     "The state after ten steps, computed in different ways"
     out = tmp_path_factory.mktemp("states")
     four = dict(parallel__accumulate=4)
-    both = dict(parallel__accumulate=2, parallel__activation_checkpointing="attention")
+    both = dict(
+        SPLIT, parallel__accumulate=2, parallel__activation_checkpointing="attention")
     hsdp = dict(parallel__replicas=2, parallel__accumulate=2, parallel__ema_offload=True)
+    whole = dict(parallel__accumulate=2, parallel__ema_offload=True)
     return {
         **compare(1, out/"1", ("alone", 10, {}), ("accumulation", 10, four)),
-        **compare(2, out/"2", ("2 ranks", 10, {}), ("both", 10, both)),
-        **compare(4, out/"4", ("4 ranks", 10, {}), ("HSDP", 10, hsdp)),
+        **compare(2, out/"2", ("2 ranks", 10, SPLIT), ("both", 10, both), ("whole", 10, whole)),
+        **compare(4, out/"4", ("4 ranks", 10, SPLIT), ("HSDP", 10, hsdp), ("4 whole", 10, {})),
     }
 
 
@@ -72,6 +75,8 @@ def states(tmp_path_factory):
     ("accumulation", 1),
     ("both",         2),
     ("HSDP",         2),
+    ("whole",        1),
+    ("4 whole",      1),
 ])
 def test_same_as_one_process(states, name, shards):
     assert_same(states[name], states["alone"], 1e-10)
@@ -90,14 +95,17 @@ def test_average_aside_makes_no_groups_per_weight(states):
 
 
 def test_resume_at_another_size(states, tmp_path):
-    for n, steps in ((2, 3), (4, 7), (1, 10)):
-        state = compare(n, tmp_path, ("run", steps, {}))["run"]
+    "Split or whole, on any number of ranks"
+    for n, steps, fields in ((2, 3, SPLIT), (4, 5, {}), (4, 8, SPLIT), (1, 10, {})):
+        state = compare(n, tmp_path, ("run", steps, fields))["run"]
     assert_same(state, states["alone"], 1e-10)
 
 
 def test_resume_at_the_same_size_is_exact(states, tmp_path):
-    for steps in (4, 10): state = compare(2, tmp_path, ("run", steps, {}))["run"]
-    assert_same(state, states["2 ranks"], 0.)
+    runs = {"2 ranks": SPLIT, "whole": dict(parallel__accumulate=2, parallel__ema_offload=True)}
+    for steps in (4, 10):
+        found = compare(2, tmp_path, *((name, steps, fields) for name, fields in runs.items()))
+    for name, state in found.items(): assert_same(state, states[name], 0.)
 
 
 def test_batch_that_does_not_divide(tmp_path):

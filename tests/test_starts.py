@@ -1,6 +1,7 @@
 """How runs start, are looked at and stop, on several ranks: python tests/test_starts.py JOB ROOM"""
 import gc
 import json
+import math
 import os
 import re
 import signal
@@ -22,18 +23,20 @@ from stiv_nb.codec.text import TextConfig, TinyText
 from stiv_nb.codec.vae import TinyVAE, VAEConfig
 from stiv_nb.data.shapes import VOCABULARY, ShapeWorld
 from stiv_nb.model.dit import ModelConfig
+from stiv_nb.model.inflate import source_of
 from stiv_nb.model.layers import start_weights
+from stiv_nb.model.rope import axis_positions
 from stiv_nb.stiv.pipeline import Pipeline
 from stiv_nb.train import trainer as trainer_module
 from stiv_nb.train.checkpoint import checkpoints
 from stiv_nb.train.latents import encode_clips, fake_latents
 from stiv_nb.train.loop import train
 from stiv_nb.train.parallelize import parallelize
-from stiv_nb.train.ranks import full_tensor, join_ranks, leave_ranks
+from stiv_nb.train.ranks import Ranks, full_tensor, join_ranks, leave_ranks
 from stiv_nb.train.recipe import change
-from stiv_nb.train.recipes import RECIPES
-from stiv_nb.train.setup import set_up
-from stiv_nb.train.start import build_model, open_start
+from stiv_nb.train.recipes import PROGRESSIONS, RECIPES
+from stiv_nb.train.setup import RunSetup, set_up
+from stiv_nb.train.start import Encoders, build_model, open_start
 from stiv_nb.train.trainer import Trainer
 
 LINUX = Path("/proc/self/status").exists()
@@ -277,3 +280,46 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     globals()[sys.argv[1]](Path(sys.argv[2]))
     leave_ranks()
+
+
+# ---- what the stages of Fig. 6b and 6c start from
+
+LEGS = [name for figure in ("fig6b", "fig6c") for name in PROGRESSIONS[figure]]
+
+
+@pytest.mark.parametrize("name", LEGS)
+def test_starts_of_fig_6(name):
+    "Each leg takes its weights from the legs that it names, and takes a step"
+    def small(name):
+        recipe = RECIPES[name]
+        tiny = dict(width=32, depth=1, unmasked_depth=1, heads=2, text_width=16)
+        recipe = replace(recipe, model=replace(recipe.model, **tiny))
+        return change(recipe, run__batch=2, parallel__compile=False, parallel__precision="fp32")
+
+    def source(folder):
+        return folder and source_of(start_weights(small(folder[5:]).model.build(), 1))
+
+    recipe = small(name)
+    start, temporal = source(recipe.run.start), source(recipe.run.start_temporal)
+    setup = RunSetup(recipe, Ranks(), Encoders(None, None), fake_latents(recipe, 5),
+                     start=start, start_temporal=temporal)
+    trainer = Trainer(setup)
+    trainer.train_step()
+    trainer.fetcher.close()
+    assert math.isfinite(trainer.metrics(1.)["loss"])
+    report = trainer.start_report
+    assert bool(report.copied) == (start is not None) and bool(report.temporal) == ("both" in name)
+    from_pictures = start is not None and not start.config.temporal and recipe.model.temporal
+    assert bool(report.inflated) == from_pictures
+    assert not report.dropped
+
+
+def test_positions_of_fig_6():
+    "Squeezed positions stay where the shorter clip's were; the others go on"
+    def positions(name):
+        model, n_frames = RECIPES[name].model, RECIPES[name].data.n_frames
+        return axis_positions(n_frames // model.temporal_patch, model.rope_frames).max().item()
+
+    assert positions("fig6c-t2v") == 3
+    for name in ("interpolated", "stride-2"): assert 3 < positions(f"fig6c-{name}") < 4
+    assert positions("fig6c-extrapolated") == 7

@@ -125,7 +125,7 @@ def _build_model(values:dict) -> nn.Module:
 
 def _build_vae(values:dict) -> TinyVAE: return TinyVAE(from_fields(VAEConfig, values, 'vae'))
 
-def _build_text(values:dict) -> TinyText: return TinyText(from_fields(TextConfig, values, 'text'))
+def _build_text(values:dict) -> nn.Module: return from_fields(TextConfig, values, 'text').build()
 
 _PARTS = dict(model=_build_model, vae=_build_vae, text=_build_text)   # those with weights
 

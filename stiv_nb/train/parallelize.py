@@ -87,7 +87,7 @@ def parallelize(
     policy = config.activation_checkpointing
     for block in blocks: block.forward = checkpoint_activations(block.forward, policy)
     if config.compile and can_compile(ranks.device): _compile(blocks)
-    if not config.sharded(ranks.size): return model
+    if not config.sharded(ranks.size, sum(p.numel() for p in model.parameters())): return model
     sharded = _shard(model, blocks, _mesh(ranks, config.replicas), config.half)
     return sharded.to_empty(device=ranks.device)
 

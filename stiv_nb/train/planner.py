@@ -106,16 +106,18 @@ def _memory(recipe:Recipe, parameters:dict, n_gpus:int) -> dict:
     "Bytes per GPU by kind, without activations"
     m, p, c = recipe.model, recipe.parallel, recipe.codec
     n = parameters['total']
-    shards = n_gpus // p.replicas
+    sharded = p.sharded(n_gpus, n)
+    shards = n_gpus // p.replicas if sharded else 1
+    message = 4*n if n_gpus > 1 and not sharded else 0   # replicas send all gradients at once
     outside = parameters['conditions']
     block = (n - outside) / (m.depth + m.unmasked_depth)
-    if p.sharded(n_gpus): in_use = 2*block + outside  # FSDP gathers two blocks and the rest
+    if sharded: in_use = 2*block + outside  # FSDP gathers two blocks and the rest
     else: in_use = n if p.half else 0                 # autocast copies all of them
     state = OPTIMISERS[recipe.optim.name].bytes_per_weight
     encoders = [ENCODERS.get(name, max(ENCODERS.values())) for name in (c.vae, c.text) if name]
     return {
         'weights': 4*n/shards,
-        'gradients': 4*n/shards,
+        'gradients': 4*n/shards + message,
         'optimiser': state*n/shards,
         'EMA': 0 if p.ema_offload else 4*n/shards,
         'weights in use': in_use * (2 if p.half else 4),

@@ -13,12 +13,14 @@ from typing import NamedTuple
 import torch
 
 from ..model.dit import DiT, ModelConfig
-from ..model.inflate import Source, StartReport, plan_start, source_of, weights_at_start
+from ..model.inflate import (
+    Source, StartReport, plan_start, source_of, weight_shapes, weights_at_start)
 from ..stiv.pipeline import Pipeline, find_pipeline
 from ..stiv.saving import naming, read_parts, read_source
 from .parallelize import load_sharded, parallelize
 from .ranks import Ranks
 from .recipe import Recipe
+from .replicate import check_equal
 
 # %% ../../nbs/652_start.ipynb #8f32d1e4
 class Encoders(NamedTuple):
@@ -71,7 +73,9 @@ def build_model(
     config, p = recipe.model, recipe.parallel
     if recipe.run.n_steps < 200: p = replace(p, compile=False)      # compiling takes half a minute
     report = plan_start(config, start, temporal)
-    device = 'meta' if p.sharded(ranks.size) else ranks.device
-    model = parallelize(empty_model(config, device), p, ranks)
+    n_weights = sum(shape.numel() for shape in weight_shapes(config).values())
+    split = p.sharded(ranks.size, n_weights)
+    model = parallelize(empty_model(config, 'meta' if split else ranks.device), p, ranks)
     load_sharded(model, weights_at_start(config, report, recipe.run.seed, start, temporal))
+    if not split: check_equal(model, ranks)
     return model.train(), report

@@ -28,6 +28,7 @@ from .fetcher import Fetcher
 from .latents import fake_latents
 from .ranks import full_tensor, join_ranks, rank_slots
 from .recipe import Recipe, from_yaml, other_run, to_yaml
+from .replicate import sum_gradients
 from .setup import RunSetup
 from .start import Encoders, build_model, empty_model
 from .sums import N_BINS, Sums, wide
@@ -119,7 +120,7 @@ class Trainer:
         self.ema = EMA(self.model, o.ema, recipe.parallel.ema_offload)
         self.objective = recipe.flow.objective
         self.null = Text(*(to_device(x, self.device) for x in self.data.null))
-        self.sharded = recipe.parallel.sharded(self.ranks.size)
+        self.sharded = any(hasattr(p, 'placements') for p in self.model.parameters())
         self.scale = LossScale(recipe.parallel.precision == 'fp16')
         self.step = 0
         self.norm_mean = None          # running mean of the gradient norm
@@ -149,6 +150,7 @@ class Trainer:
             # between copies of the model (HSDP) they travel once
             if self.sharded: self.model.set_requires_all_reduce(last)
             sums += self.backward(slots, upcoming)
+        if not self.sharded and self.ranks.size > 1: sum_gradients(self.model.parameters())
         norm = self.clip()
         main = float(self.ranks.main)   # steps are counted once
         if self.scale.overflowed(norm): sums = Sums(steps=main, skipped=main)
@@ -184,8 +186,8 @@ class Trainer:
         clips = self.take(clips)
         draws = self.draws(clips, self.step, slots, self.recipe)
         losses = self.losses(clips, draws)
-        # shards' gradients are averaged
-        share = self.ranks.size / self.recipe.run.batch
+        # shards' gradients are averaged, those of replicas summed
+        share = (self.ranks.size if self.sharded else 1) / self.recipe.run.batch
         (losses.sum() * (share*self.scale.value)).backward()
         losses = losses.detach()
         loss_in_bin, in_bin = loss_by_time(losses, draws.t, N_BINS)
