@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['open_base', 'changed_arm', 'Study', 'study', 'run_study', 'arms']
 
-# %% ../../nbs/810_arms.ipynb #7c67b062
+# %% ../../nbs/810_arms.ipynb #9802892f
 import difflib
 import os
 import queue
@@ -34,12 +34,12 @@ from ..train.buckets import about_clips
 from ..train.latents import encode_clips
 from ..train.loop import rehearse
 from ..train.ranks import Ranks
-from ..train.recipe import Recipe, change
+from ..train.recipe import Recipe, change, differences
 from ..train.recipes import RECIPES
 from ..train.setup import open_clips, open_encoders, open_recipe
 from ..train.start import open_start
 
-# %% ../../nbs/810_arms.ipynb #1319462f
+# %% ../../nbs/810_arms.ipynb #6bdd8eee
 def open_base(
     base, # a `Recipe`, or a name of `BASES`, of `RECIPES`, a YAML file, a run's folder
 ) -> Recipe:
@@ -66,7 +66,7 @@ def changed_arm(
                              f"{', '.join(map(str, allowed))}; did you mean {near[0]!r}?")
     return change(base, **fields)
 
-# %% ../../nbs/810_arms.ipynb #b556313f
+# %% ../../nbs/810_arms.ipynb #f04f2ed5
 _NAME = r'[\w.+=-]{1,60}'
 
 def _recipes(base:Recipe, changes:dict) -> dict[str, Recipe]:
@@ -82,6 +82,9 @@ def _recipes(base:Recipe, changes:dict) -> dict[str, Recipe]:
         try: out[name] = changed_arm(base, fields)
         except ValueError as e: raise ValueError(f"arm {name}: {e}") from None
     return out
+
+def _told(base:Recipe, recipe:Recipe) -> dict: # what an arm changes, as results keep it
+    return {k: [*v] for k, v in differences(base, recipe).items() if k != 'run.name'}
 
 def _hashes(recipes:dict, start) -> tuple[dict, dict]:
     "Name -> recipe that finds its start; name -> its hash and the hash of its training"
@@ -100,7 +103,7 @@ def _run_folder(folder:Path, name:str, seed:int, training:str) -> Path:
     there = sorted((folder/'runs').glob(f'*-{mark}'))
     return there[0] if there else folder/'runs'/f'{name}-{mark}'
 
-# %% ../../nbs/810_arms.ipynb #12f0a59e
+# %% ../../nbs/810_arms.ipynb #8b891767
 def _shape(r:Recipe) -> str: # what a step's time depends on
     d = r.data
     return repr((r.model, d.n_frames, d.size, d.image_every, d.buckets, r.run.batch, r.optim.name,
@@ -124,7 +127,7 @@ def _judge_seconds(job:Job, step:float) -> float:
         out += clip*calls*job.judging.captions*len(job.judging.asked(r))
     return out
 
-# %% ../../nbs/810_arms.ipynb #f1f58ac7
+# %% ../../nbs/810_arms.ipynb #a77f61b2
 @dataclass
 class Study:
     "A planned study: what is stored, what is left, what it costs"
@@ -193,14 +196,16 @@ def study(
     "Plans a study: errors come before any work, costs are measured"
     recipe, folder = open_base(base), Path(folder)
     device = torch.device(device) if device else best_device()
-    recipes, hashes = _hashes(_recipes(recipe, changes), start)
+    named = _recipes(recipe, changes)
+    told = {name: _told(recipe, r) for name, r in named.items()}
+    recipes, hashes = _hashes(named, start)
     groups, wanted = {}, []
     for seed in dict.fromkeys(check_seed('seed', s) for s in seeds):
         for name, r in recipes.items():
             r = change(r, run__seed=seed)
             own, training = hashes[name]
             wanted.append((name, seed, (own, code_hash(), seed, judging.describe(r))))
-            groups.setdefault((seed, training), []).append(Arm(name, r, own))
+            groups.setdefault((seed, training), []).append(Arm(name, r, own, told[name]))
     keys = {(name, seed): key for name, seed, key in wanted}
     stored = _stored(folder, {*keys.values()}, code, again)
     jobs, seconds, measured = [], {}, {}
@@ -209,7 +214,7 @@ def study(
         if not left: continue
         run = _run_folder(folder, members[0].name, seed, training)
         module = type(recipe.model).__module__
-        job = Job(recipe.run.name, recipe, left, judging, folder, run, None, str(device), keep,
+        job = Job(recipe.run.name, left, judging, folder, run, None, str(device), keep,
                   (module,) if module != '__main__' else ())
         step = _step_seconds(left[0].recipe, device, measured)
         trained = (run/'pipeline').is_dir()
@@ -219,7 +224,7 @@ def study(
     check_number('workers', workers, 1, 10_000, whole=True)
     return Study(folder, wanted, jobs, stored, seconds, max(measured.values(), default=0.), workers)
 
-# %% ../../nbs/810_arms.ipynb #12328d7d
+# %% ../../nbs/810_arms.ipynb #e889dd2f
 def _clips_part(recipe:Recipe) -> Recipe: # whose hash depends on the clips alone
     names = ('size', 'n_frames', 'stride', 'n_objects', 'background', 'camera', 'split', 'seed')
     return change(BASES['lab-short'], **{f'data__{k}': getattr(recipe.data, k) for k in names})
@@ -272,7 +277,7 @@ def _here(jobs:list[Job], study:Study, progress:_Progress):
         except Exception as e: study.failed[job.name] = one_line(str(e) or repr(e))
         progress.finish(job)
 
-# %% ../../nbs/810_arms.ipynb #f25f1fd2
+# %% ../../nbs/810_arms.ipynb #a72b1775
 class _Pool:
     "Processes that each do a job, and one queue of what they report"
     def __init__(self, n:int):
@@ -355,7 +360,7 @@ def _refreshed(study:Study) -> list[Result]: # with what has been stored since i
         study.stored |= {r.key: r for r in read_results(study.folder)}
     return study.results
 
-# %% ../../nbs/810_arms.ipynb #daa4de9f
+# %% ../../nbs/810_arms.ipynb #b00b0511
 def _check_limit(study:Study, limit:float):
     "Raises if what is left takes longer than so many minutes"
     check_number('limit', limit, 0, 10**7)

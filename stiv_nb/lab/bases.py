@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BASES', 'STARTS', 'START', 'start_folder', 'located', 'common_start', 'origins']
 
-# %% ../../nbs/804_bases.ipynb #9a6fb413
+# %% ../../nbs/804_bases.ipynb #ebfa9acc
 import hashlib
 from pathlib import Path
 
@@ -19,27 +19,27 @@ from ..train.recipe import Recipe, change
 from ..train.recipes import RECIPES
 from ..train.start import open_start
 
-# %% ../../nbs/804_bases.ipynb #2799fde5
+# %% ../../nbs/804_bases.ipynb #37cf1f54
 def _plain(name:str, **fields) -> Recipe: # as a recipe of the demo, without a compiler, in fp32
     return change(RECIPES[name], parallel__compile=False, parallel__precision='fp32',
                   sampling__steps=8, run__save_every=50, optim__ema=.98, **fields)
 
 def _bases() -> list[Recipe]:
     "The recipes that arms change, in the order in which they start from one another"
-    t2i = _plain('demo-t2i', run__name='lab-t2i', run__n_steps=250, optim__warmup=25,
-                 optim__cooldown=100)
-    t2v = _plain('demo-t2v', run__name='lab-t2v', run__n_steps=120, run__batch=16,
+    t2i = _plain('demo-t2i', run__name='lab-t2i', run__n_steps=500, optim__warmup=50,
+                 optim__cooldown=200)
+    t2v = _plain('demo-t2v', run__name='lab-t2v', run__n_steps=250, run__batch=16,
                  optim__warmup=20, run__start='lab-t2i')
-    stiv = _plain('demo-stiv', run__name='lab-stiv', run__n_steps=150, run__batch=16,
+    stiv = _plain('demo-stiv', run__name='lab-stiv', run__n_steps=150, run__batch=32,
                   optim__warmup=20, optim__cooldown=50, run__start='lab-t2v')
-    short = change(stiv, run__name='lab-short', run__n_steps=400, optim__cooldown=130,
-                   run__start=None)
+    short = change(stiv, run__name='lab-short', run__n_steps=400, run__batch=16,
+                   optim__cooldown=130, run__start=None)
     return [t2i, t2v, stiv, short]
 
 BASES = {r.run.name: r for r in _bases()}
 STARTS = ('lab-t2i', 'lab-t2v')   # those that others start from
 
-# %% ../../nbs/804_bases.ipynb #267bbf8c
+# %% ../../nbs/804_bases.ipynb #b2b2264d
 START = 'runs/lab/start'   # where the common start lies
 
 def start_folder(
@@ -86,7 +86,7 @@ def common_start(
         train(recipe, folder=path, resume=None, device=device, report=report and report(name))
     return made
 
-# %% ../../nbs/804_bases.ipynb #7546f316
+# %% ../../nbs/804_bases.ipynb #6ccaf075
 def _fingerprint_of(name:str) -> str: # of a pipeline's weights
     digest = hashlib.sha256()
     for file in sorted(find_pipeline(name).glob('*.safetensors')):

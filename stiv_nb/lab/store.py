@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'RESULTS', 'Result', 'packed', 'append', 'files_of', 'read_results']
 
-# %% ../../nbs/805_store.ipynb #e9e36017
+# %% ../../nbs/805_store.ipynb #dd618522
 import dataclasses
 import json
 import math
@@ -21,7 +21,7 @@ from ..core.checks import field_types, fits
 from ..core.lock import lock_folder
 from ..core.outside import check_file, parse_json
 
-# %% ../../nbs/805_store.ipynb #cfe9acf2
+# %% ../../nbs/805_store.ipynb #836e79b2
 SCHEMA = 1   # of a line; another one is refused, not guessed at
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def packed(
     if values.dtype == bool: return ''.join('01'[int(v)] for v in values)
     return [round(float(v), 3) for v in values]
 
-# %% ../../nbs/805_store.ipynb #ac7d337e
+# %% ../../nbs/805_store.ipynb #3ec502a4
 def _plain(value): # JSON knows no NaN and no infinity
     if isinstance(value, float) and not math.isfinite(value): return None
     if isinstance(value, dict): return {k: _plain(v) for k, v in value.items()}
@@ -111,7 +111,7 @@ def append(
             if time.monotonic() > until: raise
             time.sleep(.02)
 
-# %% ../../nbs/805_store.ipynb #af647511
+# %% ../../nbs/805_store.ipynb #ba0790ea
 RESULTS = 'results.jsonl'
 
 def files_of(
@@ -122,7 +122,21 @@ def files_of(
     if not where.is_dir(): return [check_file(where)]
     found = sorted(where.glob('*.jsonl'))
     if not found: raise FileNotFoundError(f"{where} holds no results (*.jsonl)")
-    return found
+    return [*map(check_file, found)]
+
+def _is_score(v, n:int) -> bool: # of n captions
+    if isinstance(v, str): return len(v) == n and not {*v} - {*'01'}
+    return isinstance(v, list) and len(v) == n and all(fits(x, float) for x in v)
+
+def _misfit(found:dict) -> str|None: # the first entry whose inside is not what a result holds
+    n = found['captions']
+    if not all(_is_score(v, n) for v in found['per_caption'].values()): return 'per_caption'
+    def pair(v): return isinstance(v, list) and len(v) == 2
+    if not all(map(pair, found['changes'].values())): return 'changes'
+    if not all(pair(p) and fits(p[0], int) and fits(p[1], float | None) for p in found['curve']):
+        return 'curve'
+    numbers = [*found['scores'].values(), *found['seconds'].values()]
+    return None if all(fits(x, float) for x in numbers) else 'scores, or seconds,'
 
 def _parsed(line:str, at:str) -> Result:
     try: found = parse_json(line)
@@ -135,10 +149,12 @@ def _parsed(line:str, at:str) -> Result:
         if name not in found: raise ValueError(f"{at}: {name!r} is missing")
         if not fits(found[name], kind):
             raise ValueError(f"{at}: {name}={str(found[name])[:60]!r} is not what a result holds")
+    if wrong := _misfit(found): raise ValueError(f"{at}: {wrong} is not what a result holds")
     return Result(**{name: found[name] for name in kinds})
 
 def _lines(path:Path) -> list[Result]: # of one file
-    *lines, last = path.read_text(encoding='utf-8', errors='replace').split('\n')
+    text = check_file(path, 10**9).read_text(encoding='utf-8', errors='replace')
+    *lines, last = text.split('\n')
     out = [_parsed(line, f'{path}, line {i + 1}') for i, line in enumerate(lines)]
     if not last: return out
     try: return [*out, _parsed(last, '')]         # only its end of line is missing

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['save_latents', 'load_latents', 'Arm', 'Job', 'job_text', 'open_job', 'peak_gib', 'run_job', 'main']
 
-# %% ../../nbs/809_worker.ipynb #0744d5bb
+# %% ../../nbs/809_worker.ipynb #0ceb8572
 import contextlib
 import dataclasses
 import json
@@ -32,9 +32,9 @@ from .store import RESULTS, Result, append, packed
 from ..stiv.pipeline import Pipeline, load_pipeline
 from ..train.latents import LatentTable
 from ..train.loop import train
-from ..train.recipe import Recipe, differences, from_yaml, to_yaml
+from ..train.recipe import Recipe, from_yaml, to_yaml
 
-# %% ../../nbs/809_worker.ipynb #cdacf140
+# %% ../../nbs/809_worker.ipynb #f588fcbc
 _TEXTS = ('table', 'null')
 
 def save_latents(
@@ -56,19 +56,19 @@ def load_latents(
     texts = {n: Text(**{k: found.pop(f'{n}.{k}') for k in Text._fields}) for n in _TEXTS}
     return LatentTable(**found, **texts)
 
-# %% ../../nbs/809_worker.ipynb #a5cd3f13
+# %% ../../nbs/809_worker.ipynb #52de10e2
 @dataclass(frozen=True)
 class Arm:
     "What a job is judged as"
     name:str      # of the arm
     recipe:Recipe # located and seeded; its sampling is what distinguishes it within a job
     hash:str      # of the recipe
+    changes:dict  # "part.field" -> [value of the base, value of the arm]
 
 @dataclass(frozen=True)
 class Job:
     "A run to train, and the arms that it is judged as"
     base:str                # name of the base recipe
-    base_recipe:Recipe      # what changes are told against
     arms:tuple[Arm, ...]    # that share the training
     judging:Judging         # the exam
     folder:Path             # of the study, where results.jsonl is
@@ -90,8 +90,8 @@ def job_text(
 ) -> str:    # JSON
     "A job for another process"
     found = {f.name: getattr(job, f.name) for f in dataclasses.fields(job)}
-    arms = [dict(name=a.name, recipe=to_yaml(a.recipe), hash=a.hash) for a in job.arms]
-    own = dict(arms=arms, base_recipe=to_yaml(job.base_recipe), judging=vars(job.judging))
+    arms = [vars(a) | dict(recipe=to_yaml(a.recipe)) for a in job.arms]
+    own = dict(arms=arms, judging=vars(job.judging))
     return json.dumps(found | own, default=str)
 
 def open_job(
@@ -100,16 +100,15 @@ def open_job(
     "A job from another process"
     found = read_json(path)
     for name in found['modules']: import_module(name)
-    arms = [Arm(a['name'], from_yaml(a['recipe']), a['hash']) for a in found.pop('arms')]
+    arms = [Arm(**a | dict(recipe=from_yaml(a['recipe']))) for a in found.pop('arms')]
     paths = {k: found.pop(k) for k in ('folder', 'run', 'latents')}
     judging = found.pop('judging')
     judging['tasks'] = tuple(judging['tasks'])
-    base = from_yaml(found.pop('base_recipe'))
     return Job(**found | dict(
-        arms=tuple(arms), base_recipe=base, judging=Judging(**judging),
-        modules=tuple(found['modules']), **{k: v and Path(v) for k, v in paths.items()}))
+        arms=tuple(arms), judging=Judging(**judging), modules=tuple(found['modules']),
+        **{k: v and Path(v) for k, v in paths.items()}))
 
-# %% ../../nbs/809_worker.ipynb #f93e1157
+# %% ../../nbs/809_worker.ipynb #28ea897c
 def _spent(metrics:list[dict], batch:int) -> tuple[float, float]: # seconds, operations
     seconds = flops = 0.
     last = 0
@@ -132,7 +131,7 @@ def _thinned(metrics:list[dict], most:int=60) -> list: # [step, loss] of some li
     kept = metrics[::-1][::every][::-1]
     return [[m['step'], round(m['loss'], 4)] for m in kept]
 
-# %% ../../nbs/809_worker.ipynb #8113a729
+# %% ../../nbs/809_worker.ipynb #7a6de215
 @dataclass
 class _Trained:
     "What training leaves"
@@ -155,12 +154,10 @@ def _result(job:Job, arm:Arm, done:_Trained, scores:dict, seconds:float) -> Resu
     "The line of one arm"
     r = arm.recipe
     spent, flops = _spent(done.metrics, r.run.batch)
-    told = differences(job.base_recipe, r)
-    free = ('run.name', 'run.seed')
     pipe = done.pipe
     return Result(
         arm=arm.name, base=job.base, recipe=arm.hash, code=code_hash(), seed=job.seed,
-        changes={k: [*v] for k, v in told.items() if k not in free},
+        changes=arm.changes,
         judging=job.judging.describe(r), captions=job.judging.captions,
         outcome='finished' if pipe else 'diverged',
         scores={k: round(100*float(np.mean(v)) if v.dtype == bool else float(np.mean(v)), 3)
@@ -194,7 +191,7 @@ def run_job(
     _clear(job, done.pipe)
     return out
 
-# %% ../../nbs/809_worker.ipynb #78a26c9f
+# %% ../../nbs/809_worker.ipynb #266edfd7
 def main(
     path, # a file with the text of a job
 ) -> int: # exit code
