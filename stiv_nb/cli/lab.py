@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['cmd_ablate', 'cmd_compare']
 
-# %% ../../nbs/978_lab.ipynb #4906401b
+# %% ../../nbs/978_lab.ipynb #1de6076f
 from .main import check_out_folder, command
 from .runs import typed
 from ..core.checks import check_number, check_seed
 
-# %% ../../nbs/978_lab.ipynb #6311e9a1
+# %% ../../nbs/978_lab.ipynb #41d9dea1
 def _list():
     "The claims, one line each"
     from stiv_nb.lab.claims import CLAIMS
@@ -71,7 +71,7 @@ def cmd_ablate(
     print(compare(results, code=code))
     _say(verdict(claim, results, code))
 
-# %% ../../nbs/978_lab.ipynb #c2c6e5e6
+# %% ../../nbs/978_lab.ipynb #61ab46a6
 @command('stiv compare runs/lab/image-dropout --markdown')
 def cmd_compare(
     places:tuple[str, ...], # files of results, or folders that hold some

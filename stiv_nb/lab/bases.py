@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BASES', 'STARTS', 'START', 'start_folder', 'located', 'common_start', 'origins']
 
-# %% ../../nbs/804_bases.ipynb #ebfa9acc
+# %% ../../nbs/804_bases.ipynb #ab4f6aca
 import hashlib
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from .hashes import recipe_hash
 from ..stiv.pipeline import find_pipeline
+from ..train.buckets import cache_folders
 from ..train.cache import fingerprint
 from ..train.loop import train
 from ..train.recipe import Recipe, change
@@ -86,7 +87,7 @@ def common_start(
         train(recipe, folder=path, resume=None, device=device, report=report and report(name))
     return made
 
-# %% ../../nbs/804_bases.ipynb #6ccaf075
+# %% ../../nbs/804_bases.ipynb #db15c638
 def _fingerprint_of(name:str) -> str: # of a pipeline's weights
     digest = hashlib.sha256()
     for file in sorted(find_pipeline(name).glob('*.safetensors')):
@@ -94,10 +95,20 @@ def _fingerprint_of(name:str) -> str: # of a pipeline's weights
             digest.update(key.encode() + weight.float().numpy().tobytes())
     return digest.hexdigest()[:16]
 
+def _beginning_of(folder:Path) -> bytes: # of a cache: what it says of itself, its first clips
+    with open(min(folder.glob('shard-*')), 'rb') as file:
+        return (folder/'cache.json').read_bytes() + file.read(2**20)
+
 def origins(
     recipe:Recipe, # located
 ) -> tuple[str, ...]: # fingerprints, '' for what is not there
-    "What a run starts from, by content: model, temporal attention, encoders"
+    "What a run starts from, by content: model, temporal attention, caches, encoders"
+    caches = cache_folders(recipe.data.cache) if recipe.data.cache else []
+    clips = b''.join(map(_beginning_of, caches))
+    seen = hashlib.sha256(clips).hexdigest()[:16] if clips else ''
+    return (*_weights(recipe), seen)
+
+def _weights(recipe:Recipe) -> tuple[str, ...]: # of models and encoders
     c, r = recipe.codec, recipe.run
     encoders = c.folder or (None if c.vae or c.text else r.start or 'toy')
     of_hub = f'{c.vae} {c.text}' if c.vae or c.text else ''

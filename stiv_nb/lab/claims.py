@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['CLAIMS', 'Check', 'Claim', 'find_claim']
 
-# %% ../../nbs/820_claims.ipynb #b0602fa3
+# %% ../../nbs/820_claims.ipynb #557bbd04
 from dataclasses import dataclass
 from typing import Literal
 
 from ..core.checks import choices, did_you_mean, field_types
 from .bases import BASES
 
-# %% ../../nbs/820_claims.ipynb #c69a5b17
+# %% ../../nbs/820_claims.ipynb #f78ec832
 @dataclass(frozen=True, kw_only=True)
 class Check:
     "One comparison that a claim rests on"
@@ -70,7 +70,7 @@ def _claim(name:str, words:str, source:str, paper:str, metric:str, base:str, arm
 def _check(arm:str, direction:str, by:float, score:str='t2v.all', against:str='base') -> Check:
     return Check(arm=arm, against=against, score=score, direction=direction, by=by)
 
-# %% ../../nbs/820_claims.ipynb #6f6b8ac6
+# %% ../../nbs/820_claims.ipynb #f4dc0c92
 _BARE = {'model.norm': 'pre', 'model.qk_norm': False, 'model.condition_norm': False}
 
 _claim('norms', 'QK-norm, sandwich norm and condition norm let a higher rate train stably',
@@ -114,7 +114,7 @@ _claim('captions', 'A better text encoder and better captions lift semantics mos
        _check('sparse', 'down', 5., 't2v.shape'), _check('noisy', 'down', 5., 't2v.shape'),
        note='captions; a text encoder of another kind is not part of this study')
 
-# %% ../../nbs/820_claims.ipynb #8d705c32
+# %% ../../nbs/820_claims.ipynb #26ee2df8
 _claim('temporal-patch', 'A temporal patch of 1 is at least as good as 2, and 4 is worse',
        'Fig. 6a', 'total 79.07, 78.25, 77.61 for 1, 2, 4', 'VBench total', 'lab-t2v',
        {'patch-1': {'model.temporal_patch': 1}, 'patch-4': {'model.temporal_patch': 4}},
@@ -147,7 +147,7 @@ _claim('longer-start', 'For longer clips T2V is a better start than T2I, and int
        fields={'data.n_frames': 16, 'run.start': 'lab-t2v', 'model.rope_frames': 4},
        note='the arm from T2I has the steps of the others, not their FLOPs')
 
-# %% ../../nbs/820_claims.ipynb #d802b141
+# %% ../../nbs/820_claims.ipynb #b247d7f7
 _claim('frame-replacement', 'Frame replacement beats cross-attention to the image', 'Tab. 3',
        'average 77.3 against 73.0, I2V 75.8 against 68.2', 'VBench-I2V', 'lab-stiv',
        dict(attend={'model.image': 'attend'}), _check('attend', 'down', 3., 'ti2v.all'))
@@ -188,7 +188,7 @@ _claim('size', 'Size lifts semantics more than quality', 'Tab. 9',
        _check('small', 'down', 5., 't2v.shape'), _check('large', 'up', 2., 't2v.shape'),
        note='semantics only: the toy has no score of quality apart from what is right')
 
-# %% ../../nbs/820_claims.ipynb #f04065a1
+# %% ../../nbs/820_claims.ipynb #a2bf4d0f
 def find_claim(
     name, # of a claim, or its number
 ) -> Claim:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Judging', 'judge_run']
 
-# %% ../../nbs/808_judging.ipynb #ccc31103
+# %% ../../nbs/808_judging.ipynb #08fd1bf1
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..eval.toybench import evaluate
 from ..stiv.condition import TASKS
 from ..train.recipe import Recipe
 
-# %% ../../nbs/808_judging.ipynb #cc9cee14
+# %% ../../nbs/808_judging.ipynb #31d11b76
 @dataclass(frozen=True, kw_only=True)
 class Judging:
     "What every arm of a study is asked"
@@ -57,7 +57,7 @@ class Judging:
         asked = ' and '.join(self.asked(recipe))
         return f'{self.captions} captions of {self.world(recipe)!r}, {asked}'
 
-# %% ../../nbs/808_judging.ipynb #8587818c
+# %% ../../nbs/808_judging.ipynb #b3841202
 def judge_run(
     pipe,            # a `Pipeline`
     recipe:Recipe,   # that made it: its world and its sampling are asked for

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['plot_runs', 'arms_of', 'seeds_of', 'Panel', 'kept_pipelines', 'grid']
 
-# %% ../../nbs/830_panel.ipynb #8cb7c870
+# %% ../../nbs/830_panel.ipynb #9fbc5f0f
 import io
 import threading
 import time
@@ -14,11 +14,12 @@ from pathlib import Path
 from ..core.checks import check_seed, field_types, one_line
 from ..core.outside import parse_yaml
 from ..data.video import show_frames
-from .arms import open_base, run_study, study
+from .arms import run_study
 from .compare import compare
+from .study import open_base, study
 from ..stiv.pipeline import load_pipeline
 
-# %% ../../nbs/830_panel.ipynb #2c5c26ab
+# %% ../../nbs/830_panel.ipynb #a3c42c58
 def plot_runs(
     curves:dict, # name of a run -> list of (step, loss), as a study reports them
     title:str='', # above
@@ -39,7 +40,7 @@ def plot_runs(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/830_panel.ipynb #87fcf52c
+# %% ../../nbs/830_panel.ipynb #4877cd99
 def arms_of(
     field:str,  # such as "condition.p_drop_image"
     values:str, # such as "0, 0.2, 0.8"
@@ -59,7 +60,7 @@ def seeds_of(
     if not words: raise ValueError('name at least one seed')
     return [check_seed('seed', int(w) if w.isdecimal() else w) for w in words]
 
-# %% ../../nbs/830_panel.ipynb #5fd23ec1
+# %% ../../nbs/830_panel.ipynb #1642770d
 class Panel:
     "Widgets that plan, run, stop and compare the arms of a study"
     def __init__(self,
@@ -144,7 +145,7 @@ class Panel:
         from IPython.display import display
         display(self.widget)
 
-# %% ../../nbs/830_panel.ipynb #9712b568
+# %% ../../nbs/830_panel.ipynb #64f773e0
 def kept_pipelines(
     folder,      # of a study that was run with keep=True
     seed:int=0,  # random seed of the runs

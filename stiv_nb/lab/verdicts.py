@@ -6,18 +6,19 @@
 __all__ = ['PUBLISHED', 'judged', 'Checked', 'Verdict', 'verdict', 'verdicts', 'claims_table', 'claim_base', 'run_claim',
            'plan_claim']
 
-# %% ../../nbs/822_verdicts.ipynb #ada467b4
+# %% ../../nbs/822_verdicts.ipynb #c636d7fc
 from pathlib import Path
 from typing import NamedTuple
 
-from .arms import arms, changed_arm, study
+from .arms import arms
 from .bases import BASES
 from .claims import CLAIMS, Check, Claim
 from .compare import Comparison, Interval, compare
 from .store import Result, read_results
+from .study import changed_arm, study
 from ..train.recipe import Recipe, change
 
-# %% ../../nbs/822_verdicts.ipynb #a23a21df
+# %% ../../nbs/822_verdicts.ipynb #ccef7535
 def judged(
     check:Check,   # of a claim
     diff:Interval, # the arm minus what it is compared with
@@ -31,7 +32,7 @@ def judged(
     if low > 0 and mean >= check.by: return 'reproduced'
     return 'not reproduced' if high < check.by else 'inconclusive'
 
-# %% ../../nbs/822_verdicts.ipynb #4ec96675
+# %% ../../nbs/822_verdicts.ipynb #cb461c35
 class Checked(NamedTuple):
     "A check and what was found"
     check:Check
@@ -74,7 +75,7 @@ def verdict(
                    min((s for _, s, _ in found), default=0),
                    max((n for _, _, n in found), default=0), seconds/60)
 
-# %% ../../nbs/822_verdicts.ipynb #f230d8c1
+# %% ../../nbs/822_verdicts.ipynb #67f7a805
 PUBLISHED = 'results/lab'   # committed results, one file per claim
 
 def verdicts(
@@ -115,7 +116,7 @@ def claims_table(
                      f'{v.minutes:.0f}' if ran else ''])
     return '\n'.join('| ' + ' | '.join(x.replace('|', '/') for x in row) + ' |' for row in rows)
 
-# %% ../../nbs/822_verdicts.ipynb #efc88828
+# %% ../../nbs/822_verdicts.ipynb #677917e0
 def claim_base(
     claim:Claim,   # of `CLAIMS`
     more:dict={},  # part__field -> value, for all arms

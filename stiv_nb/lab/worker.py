@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['save_latents', 'load_latents', 'Arm', 'Job', 'job_text', 'open_job', 'peak_gib', 'run_job', 'main']
 
-# %% ../../nbs/809_worker.ipynb #0ceb8572
+# %% ../../nbs/809_worker.ipynb #00c84f53
 import contextlib
 import dataclasses
 import json
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 try: import resource
@@ -34,7 +34,7 @@ from ..train.latents import LatentTable
 from ..train.loop import train
 from ..train.recipe import Recipe, from_yaml, to_yaml
 
-# %% ../../nbs/809_worker.ipynb #f588fcbc
+# %% ../../nbs/809_worker.ipynb #cdacf140
 _TEXTS = ('table', 'null')
 
 def save_latents(
@@ -56,7 +56,7 @@ def load_latents(
     texts = {n: Text(**{k: found.pop(f'{n}.{k}') for k in Text._fields}) for n in _TEXTS}
     return LatentTable(**found, **texts)
 
-# %% ../../nbs/809_worker.ipynb #52de10e2
+# %% ../../nbs/809_worker.ipynb #53abebdd
 @dataclass(frozen=True)
 class Arm:
     "What a job is judged as"
@@ -108,7 +108,7 @@ def open_job(
         arms=tuple(arms), judging=Judging(**judging), modules=tuple(found['modules']),
         **{k: v and Path(v) for k, v in paths.items()}))
 
-# %% ../../nbs/809_worker.ipynb #28ea897c
+# %% ../../nbs/809_worker.ipynb #f93e1157
 def _spent(metrics:list[dict], batch:int) -> tuple[float, float]: # seconds, operations
     seconds = flops = 0.
     last = 0
@@ -131,7 +131,7 @@ def _thinned(metrics:list[dict], most:int=60) -> list: # [step, loss] of some li
     kept = metrics[::-1][::every][::-1]
     return [[m['step'], round(m['loss'], 4)] for m in kept]
 
-# %% ../../nbs/809_worker.ipynb #7a6de215
+# %% ../../nbs/809_worker.ipynb #e91b3067
 @dataclass
 class _Trained:
     "What training leaves"
@@ -191,7 +191,7 @@ def run_job(
     _clear(job, done.pipe)
     return out
 
-# %% ../../nbs/809_worker.ipynb #266edfd7
+# %% ../../nbs/809_worker.ipynb #78a26c9f
 def main(
     path, # a file with the text of a job
 ) -> int: # exit code
