@@ -6,7 +6,7 @@
 __all__ = ['Spread', 'spread', 't_quantile', 'Interval', 'paired', 'Row', 'Comparison', 'compare', 'markdown', 'text_table',
            'curves']
 
-# %% ../../nbs/815_compare.ipynb #38c2b55f
+# %% ../../nbs/815_compare.ipynb #c8ac3165
 import functools
 import html
 import math
@@ -19,7 +19,7 @@ import numpy as np
 from ..core.checks import check_least, did_you_mean
 from .store import Result, read_results
 
-# %% ../../nbs/815_compare.ipynb #ffce6996
+# %% ../../nbs/815_compare.ipynb #81cf8044
 class Spread(NamedTuple):
     "What differences are made of"
     mean:float           # the difference
@@ -44,7 +44,8 @@ def spread(
     ms_a = c*(a**2).sum()/(s - 1) if s > 1 else 0.
     ms_b = s*(b**2).sum()/(c - 1) if c > 1 else 0.
     ms_e = (e**2).sum()/((s - 1)*(c - 1)) if s > 1 and c > 1 else 0.
-    var_a, var_b = max(0., ms_a - ms_e)/c, max(0., ms_b - ms_e)/s
+    var_a = max(ms_a - ms_e, ms_e/(s - 1))/c if s > 1 else 0.
+    var_b = max(0., ms_b - ms_e)/s
     parts = [(var_a/s, s - 1), (var_b/c, c - 1), (ms_e/(s*c), (s - 1)*(c - 1))]
     total = sum(v for v, _ in parts)
     heavy = sum(v*v/n for v, n in parts if n)
@@ -52,7 +53,7 @@ def spread(
     return Spread(mean, _scaled(a, var_a), _scaled(b, var_b), _scaled(e, ms_e),
                   math.sqrt(total), freedom)
 
-# %% ../../nbs/815_compare.ipynb #7b03e016
+# %% ../../nbs/815_compare.ipynb #430b9f63
 def _tail(t:float, freedom:float) -> float: # P(|T| > t)
     "Student's t by integrating cos^(n-1): with x = sqrt(n) tan(angle) its density is just that"
     angle = np.linspace(0, np.pi/2, 1501)[:-1]
@@ -102,7 +103,7 @@ def paired(
     return Interval(s.mean, s.mean + stretch*(low - s.mean), s.mean + stretch*(high - s.mean),
                     _tail(s.mean/s.error, s.freedom))
 
-# %% ../../nbs/815_compare.ipynb #14a6f469
+# %% ../../nbs/815_compare.ipynb #7d2cac9a
 class Row(NamedTuple):
     "One score of one arm against the base"
     arm:str
@@ -196,7 +197,7 @@ def compare(
             rows.append(Row(arm, name, a.mean(), b.mean(), paired(b - a, n), *a.shape))
     return Comparison(base, arms, rows)
 
-# %% ../../nbs/815_compare.ipynb #d75eff35
+# %% ../../nbs/815_compare.ipynb #71246e95
 _HEAD = ('arm', 'score', 'base', 'arm', 'difference', '95% interval', 'p', 'seeds', 'captions')
 
 def _p(p:float) -> str: return '< .001' if p < .001 else f'{p:.3f}'.replace('0.', '.', 1)
@@ -243,7 +244,7 @@ Comparison.__str__ = Comparison.__repr__ = text_table
 Comparison._repr_html_ = _html
 Comparison._repr_markdown_ = markdown
 
-# %% ../../nbs/815_compare.ipynb #5f6f285f
+# %% ../../nbs/815_compare.ipynb #12161dce
 def curves(
     c:Comparison, # any
 ):                # matplotlib figure
