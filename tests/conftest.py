@@ -1,4 +1,4 @@
-"""Settings of every test: no network, and no test that waits for ever."""
+"""Settings of every test: no network, nobody waits for ever; and what several of them start from"""
 import os
 import signal
 
@@ -22,3 +22,31 @@ def pytest_runtest_call(item):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    "An empty current folder"
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    "The folder of a pipeline with random weights; every test leaves it as it was"
+    import torch
+    from helpers import SMALL
+    from stiv_nb.codec.text import TextConfig, TinyText
+    from stiv_nb.codec.vae import TinyVAE, VAEConfig, store_statistics
+    from stiv_nb.data.shapes import VOCABULARY, ShapeWorld
+    from stiv_nb.model.dit import DiT
+    from stiv_nb.stiv.pipeline import Defaults, Pipeline
+    torch.manual_seed(0)
+    model = DiT(SMALL)
+    vae = TinyVAE(VAEConfig(width=16)).eval()
+    text = TinyText(TextConfig(words=VOCABULARY, width=16, depth=1))
+    for p in model.parameters():
+        if not p.any(): p.data.normal_(std=.2)
+    store_statistics(vae, ShapeWorld().batch(range(16))[0])
+    pipe = Pipeline(model, vae, text, Defaults(steps=2, max_frames=12), device="cpu")
+    return pipe.save(tmp_path_factory.mktemp("pipeline") / "tiny")

@@ -10,47 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from helpers import RED, SMALL, check_line, fine, refused
 from stiv_nb.apps.demo import STAGES, Demo
 from stiv_nb.cli.main import COMMANDS, stiv
-from stiv_nb.codec.text import TextConfig, TinyText
-from stiv_nb.codec.vae import TinyVAE, VAEConfig, store_statistics
 from stiv_nb.data.folder import make_samples
 from stiv_nb.data.pictures import read_video
-from stiv_nb.data.shapes import VOCABULARY, ShapeWorld
+from stiv_nb.data.shapes import ShapeWorld
 from stiv_nb.eval.toybench import evaluate
-from stiv_nb.model.dit import DiT, ModelConfig
-from stiv_nb.stiv.pipeline import Defaults, Pipeline, load
+from stiv_nb.stiv.pipeline import load
 from stiv_nb.train.checkpoint import checkpoints
 from stiv_nb.train.recipe import change, to_yaml
 from stiv_nb.train.recipes import RECIPES
 
-RED = "a red circle moving left"
-SMALL = ModelConfig(width=32, depth=1, heads=2, channels=8, text_width=16, positions="both")
 STIV = [sys.executable, "-m", "stiv_nb.cli.main"]
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    "The folder of a pipeline with random weights"
-    torch.manual_seed(0)
-    model = DiT(SMALL)
-    vae = TinyVAE(VAEConfig(width=16)).eval()
-    text = TinyText(TextConfig(words=VOCABULARY, width=16, depth=1))
-    for p in model.parameters():
-        if not p.any(): p.data.normal_(std=.2)
-    store_statistics(vae, ShapeWorld().batch(range(16))[0])
-    pipe = Pipeline(model, vae, text, Defaults(steps=2, max_frames=12), device="cpu")
-    return pipe.save(tmp_path_factory.mktemp("pipeline") / "tiny")
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    "An empty current folder"
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -69,26 +43,6 @@ def recipe(tiny, here):
 def clips(here):
     "Five clips: mp4, GIF, WebM and a folder of pictures"
     return make_samples(here / "clips", n=5)
-
-
-def fine(*args):
-    "What a command prints; it must succeed"
-    code, text = stiv(*args)
-    assert code == 0, text
-    return text
-
-
-def refused(*args, says, code=2):
-    "One clear line, the exit code, no traceback"
-    got, text = stiv(*args)
-    assert got == code, text
-    check_line(text, says)
-
-
-def check_line(text, says):
-    lines = text.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("stiv: ") and len(lines[0]) < 520, text
-    assert says in lines[0], lines[0]
 
 
 def shell(*args, **kwargs):

@@ -13,16 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from helpers import RED, fine, refused
 from stiv_nb.cli.main import stiv
-from stiv_nb.codec.hub import DiffusersVAE, HFTextEncoder, hub_answers
+from stiv_nb.codec.hub import DiffusersVAE, HFTextEncoder
+from stiv_nb.core.machine import hub_answers
 from stiv_nb.data.shapes import VOCABULARY
 from stiv_nb.model.dit import ModelConfig
 from stiv_nb.stiv.pipeline import load
 from stiv_nb.train.planner import ENCODERS
 from stiv_nb.train.recipe import change, to_yaml
 from stiv_nb.train.recipes import RECIPES
-
-RED = "a red circle moving left"
 
 
 def tiny_clip(folder):
@@ -69,21 +69,6 @@ def room(tmp_path_factory):
         optim__cooldown=0, parallel__compile=False)
     (room/"r.yaml").write_text(to_yaml(recipe))
     return room
-
-
-def fine(*args):
-    "What a command prints; it must succeed"
-    code, text = stiv(*args)
-    assert code == 0, text
-    return text
-
-
-def refused(*args, says):
-    "One clear line and the exit code of a mistake"
-    code, text = stiv(*args)
-    assert code == 2, text
-    assert says in text
-    assert len(text.splitlines()) == 1, text
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import refused
 from stiv_nb.cli.main import stiv
 from stiv_nb.cli.runs import draw_strips
 from stiv_nb.codec.text import TextConfig, TinyText
@@ -25,26 +26,12 @@ HARD = ["costs $5_ or $6", r"$\frac{$", "😀 中文", "two\nlines", "\x1b[31mre
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    "An empty current folder"
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def encoders():
     "A codec and a text encoder with random weights"
     torch.manual_seed(0)
     vae = TinyVAE(VAEConfig(width=16)).eval()
     store_statistics(vae, ShapeWorld().batch(range(4))[0])
     return vae, TinyText(TextConfig(words=VOCABULARY, width=16, depth=1))
-
-
-def refused(*args, says):
-    "One line and exit code 2"
-    code, text = stiv(*args)
-    assert code == 2, text
-    assert len(text.splitlines()) == 1 and says in text, text
 
 
 # Captions

@@ -192,7 +192,7 @@ def check_out_folder(
     path = Path(path)
     there = path
     while not (there.exists() or there.is_symlink()): there = there.parent
-    if not there.is_dir(): raise ValueError(f"{there} is no folder; choose another")
+    if not there.is_dir(): raise ValueError(f"{there} is not a folder; choose another")
     try: tempfile.TemporaryFile(dir=there).close()
     except OSError as e: raise OSError(f"{there} can't be written to: {e.strerror}") from None
     return path

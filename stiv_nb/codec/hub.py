@@ -38,7 +38,7 @@ def _library(name:str):
         raise ModuleNotFoundError(f"{name} is not installed; {fix}") from None
 
 def _split(repo:str) -> tuple[str, str]:
-    "What `from_pretrained` calls name and subfolder; '' is no subfolder"
+    "What `from_pretrained` calls name and subfolder; '': no subfolder"
     if Path(repo).is_dir(): return repo, ''
     parts = repo.split('/')
     return '/'.join(parts[:2]), '/'.join(parts[2:])

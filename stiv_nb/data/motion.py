@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOTION_TABLE', 'MOTIONS', 'CAMERAS', 'WINDOW', 'SPEEDS', 'SWELLS', 'PAN', 'REACH', 'Motion', 'add_motions',
-           'directions', 'growths', 'opposites', 'bounce', 'Pace', 'is_fast', 'size_at', 'path', 'place']
+           'directions', 'growths', 'opposites', 'bounce', 'Pace', 'is_fast', 'size_at', 'path', 'place',
+           'place_by_wall']
 
 # %% ../../nbs/104_motion.ipynb #926436bd
 import math
@@ -159,9 +160,9 @@ def path(
     return wall + bounce(free, 1 - 2*wall)
 
 # %% ../../nbs/104_motion.ipynb #da040626
-def _start(u:Tensor, step:Tensor, wall:Tensor) -> Tensor:
-    "A coordinate from which seven steps meet no wall, where the room allows it"
-    run = (WINDOW - 1) * step
+def _start(u:Tensor, step:Tensor, wall:Tensor, clear:int=WINDOW - 1) -> Tensor:
+    "A coordinate from which so many steps meet no wall, where the room allows it"
+    run = clear * step
     low = wall - run.clamp(max=0)
     high = 1 - wall - run.clamp(min=0)
     back = torch.where(step > 0, wall, 1 - wall)
@@ -177,10 +178,13 @@ def _try_corners(ux:Tensor, uy:Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([ux[..., :-16], near_x], -1), torch.cat([uy[..., :-16], near_y], -1)
 
 # %% ../../nbs/104_motion.ipynb #f5887adf
-def _first_apart(facts:dict, x:Tensor, y:Tensor, step:Tensor) -> Tensor:
+def _first_apart(facts:dict, x:Tensor, y:Tensor, step:Tensor, bounces:bool=False) -> Tensor:
     "(b,) the first candidate in which two objects stay apart, else the one that comes nearest"
     moments = torch.arange(WINDOW, device=x.device).float()
     centre = torch.stack([x, y], -1)[..., None, :] + step[:, :, None, None]*moments[:, None]
+    if bounces:
+        wall = _walls(facts)[..., None, None, None]
+        centre = wall + bounce(centre - wall, 1 - 2*wall)
     first, second = centre.unbind(1)                                          # (b, k, f, 2)
     least = (REACH + .1) * size_at(facts, moments).sum(1)[:, None]
     room = ((first - second).norm(dim=-1) - least).amin(-1).clamp(max=0)      # (b, k) 0 is enough
@@ -191,13 +195,28 @@ def place(
     facts:dict, # motion, size, speed: (b, n)
     ux:Tensor,  # (b, n, k) uniform draws for x; k is 1, or more than 16 for two objects
     uy:Tensor,  # (b, n, k) uniform draws for y
+    clear:int=WINDOW - 1, # steps that meet no wall; below seven, objects may bounce in the window
 ) -> dict:      # `facts` and x, y: (b, n)
     "Starts from which the named motion comes first and two objects stay apart (ours)"
     if ux.shape[-1] > 1: ux, uy = _try_corners(ux, uy)
     wall = _walls(facts)[..., None]
     step = _steps(facts)
-    x = _start(ux, step[..., :1], wall)
-    y = _start(uy, step[..., 1:], wall)
+    x = _start(ux, step[..., :1], wall, clear)
+    y = _start(uy, step[..., 1:], wall, clear)
     if x.shape[1] == 1: return facts | dict(x=x[..., 0], y=y[..., 0])
-    best = _first_apart(facts, x, y, step)[:, None, None].expand(-1, 2, 1)
+    best = _first_apart(facts, x, y, step, clear < WINDOW - 1)[:, None, None].expand(-1, 2, 1)
     return facts | dict(x=x.gather(2, best)[..., 0], y=y.gather(2, best)[..., 0])
+
+# %% ../../nbs/104_motion.ipynb #37509957
+def place_by_wall(
+    facts:dict,  # motion, size, speed: (b, n)
+    ux:Tensor,   # (b, n) uniform draws for x
+    uy:Tensor,   # (b, n) uniform draws for y
+    side:Tensor, # (b, n) long: 0 left, 1 right, 2 top, 3 bottom
+) -> dict:       # `facts` and x, y: (b, n)
+    "Starts that touch a wall (ours)"
+    wall = _walls(facts)
+    x, y = (wall + u*(1 - 2*wall) for u in (ux, uy))
+    x = torch.where(side == 0, wall, torch.where(side == 1, 1 - wall, x))
+    y = torch.where(side == 2, wall, torch.where(side == 3, 1 - wall, y))
+    return facts | dict(x=x, y=y)

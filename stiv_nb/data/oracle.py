@@ -9,6 +9,7 @@ __all__ = ['judge', 'ShapeOracle']
 from torch import Tensor
 
 from ..core.checks import check_least
+from .following import look_past_walls
 from .reading import look
 from .scores import compare, i2v_scores, quality_scores, semantic_scores
 
@@ -17,10 +18,13 @@ def judge(
     clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
     facts:dict,   # asked facts, as `ShapeWorld` gives them
     stride:int=1, # base frames per frame
+    walls:bool=False,     # objects start anywhere: a wall may turn them within the clip
+    relations:bool=False, # captions say how pairs lie: adds "relation", which "all" then needs
 ) -> dict:        # (b,) bool: colour, shape, motion, count, all
     "Whether clips show what was asked"
     asked = {k: v.to(clips.device) for k, v in facts.items()}
-    return compare(look(clips, stride), asked, still=clips.shape[1] == 1)
+    found = look_past_walls(clips, stride) if walls else look(clips, stride)
+    return compare(found, asked, clips.shape[1] == 1, relations)
 
 # %% ../../nbs/120_oracle.ipynb #3b705def
 class ShapeOracle:

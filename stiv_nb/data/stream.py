@@ -44,7 +44,7 @@ def _source(video, dataset): # a row's video: its bytes, a path, or what else st
     raise ValueError(f"data {dataset!r} names a file, {video!r}; a stream of the Hub must hold its "
                      "videos as bytes")
 
-def _caption(text) -> str: # of a row; None or a number is no caption
+def _caption(text) -> str: # of a row; None or a number is not a caption
     if isinstance(text, bytes): text = text.decode()
     if isinstance(text, str): return text
     raise ValueError(f"the caption is {type(text).__name__}, not text")

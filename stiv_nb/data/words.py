@@ -76,18 +76,17 @@ def relation(
     return torch.where(dx.abs() >= dy.abs(), (dx > 0).long(), 2 + (dy > 0).long())
 
 # %% ../../nbs/108_words.ipynb #7da2a2cf
-_JOIN = ('{} and {}', '{} and {}', '{} {relation} {}') # every third pair says how the two lie
+_JOIN = ('{} and {}', '{} {relation} {}')
 _BEHIND = 'over a textured background'
 _WHILE = 'while the camera pans {camera}'
 
 def join(
-    first:str,   # one object in words
-    second:str,  # the other one
-    between:str, # one of `RELATIONS`; two wordings of three leave it out
-    u:float,     # in [0, 1), picks the wording
-) -> str:        # such as "a red circle above a green cross"
+    first:str,        # one object in words
+    second:str,       # the other one
+    between:str|None, # one of `RELATIONS`; None leaves it out
+) -> str:             # such as "a red circle above a green cross"
     "Two objects in one sentence"
-    return _JOIN[int(u*len(_JOIN))].format(first, second, relation=between)
+    return _JOIN[between is not None].format(first, second, relation=between)
 
 def scene(
     camera:str, # one of `CAMERAS`

@@ -12,12 +12,11 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 
-from ..codec.hub import hub_answers
 from ..codec.text import Text, TinyText
 from ..codec.vae import TinyVAE
 from ..core.checks import check_seed
 from ..core.files import find_folder
-from ..core.machine import best_device
+from ..core.machine import best_device, hub_answers
 from ..core.random import slot_normal
 from ..data.video import Video, to_uint8
 from ..flow.objective import Objective

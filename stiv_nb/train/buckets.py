@@ -39,6 +39,13 @@ class Buckets(Latents):
         train, val = self.parts[0].split(n)
         return Buckets([train, *self.parts[1:]]), val
 
+    def some_micro(self,
+        n:int,   # most that are read, but for rounding
+    ) -> Tensor: # (about n, 6)
+        "Micro-conditions of clips that are spread evenly over all"
+        shares = [-(-n*len(p) // len(self)) for p in self.parts]
+        return torch.cat([p.some_micro(share) for p, share in zip(self.parts, shares)])
+
     def order(self,
         seed:int,     # seed of the data
         step:int,     # training step
@@ -81,7 +88,7 @@ def in_buckets(
 
 # %% ../../nbs/632_buckets.ipynb #ef904c84
 _ABOUT = ('source', 'size', 'n_frames', 'stride', 'buckets')
-_WORLD = ('n_objects', 'background', 'camera', 'split', 'seed')
+_WORLD = ('n_objects', 'background', 'camera', 'starts', 'moving', 'p_relation', 'split', 'seed')
 
 def about_clips(
     data,            # `DataConfig`

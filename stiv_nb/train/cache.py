@@ -72,7 +72,7 @@ def identity(
         sizes = [(os.path.basename(path), n_bytes) for path, n_bytes in files]
         facts = [row['file'], row['caption'], row.get('height'), row.get('width'), sizes]
         digest.update(json.dumps(facts).encode())
-        # what is no regular file is refused by whoever reads the clip; opening it may never end
+        # what is not a regular file is refused by whoever reads the clip; opening it may never end
         regular = next((path for path, _ in files if os.path.isfile(path)), None)
         if i % every == 0 and regular: digest.update(_beginning(regular))
     return digest.hexdigest()[:16]
@@ -207,6 +207,12 @@ class CachedLatents(Latents):
         "The captions of some clips, as text"
         texts = [ragged_row(shard, 'captions', r) for shard, r in self._rows(index)]
         return [bytes(text.tolist()).decode() for text in texts]
+
+    def micro_of(self,
+        index:Tensor, # (b,) long
+    ) -> Tensor:      # (b, 6)
+        "Micro-conditions of some clips"
+        return torch.stack([shard['micro'][r] for shard, r in self._rows(index)])
 
     def batch(self,
         index:Tensor,        # (b,) long

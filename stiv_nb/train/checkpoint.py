@@ -16,7 +16,9 @@ import shutil
 import signal
 import warnings
 from pathlib import Path
+
 import torch
+
 from ..core.checks import check_least, fits
 from ..core.files import atomic_write, remove_folder, replace_folder, sweep, temp_path
 from ..core.lock import lock_folder

@@ -99,6 +99,18 @@ class Latents:
         "A batch of clips, or of single frames"
         raise TypeError(f'{type(self).__name__} has no batches')
 
+    def micro_of(self,
+        index:Tensor, # (b,) long
+    ) -> Tensor:      # (b, 6)
+        "Micro-conditions of some clips; a class that can read them alone does"
+        return torch.cat([self.batch(few)[2] for few in index.split(16)])
+
+    def some_micro(self,
+        n:int,   # most that are read
+    ) -> Tensor: # (at most n, 6)
+        "Micro-conditions of clips that are spread evenly over all"
+        return self.micro_of(torch.linspace(0, len(self) - 1, min(n, len(self))).long())
+
     def order(self,
         seed:int,     # seed of the data
         step:int,     # training step
@@ -149,6 +161,12 @@ class LatentTable(Latents):
         for name in ('z1', 'micro', 'clip_text', 'picture_text'):
             setattr(out, name, getattr(self, name)[start:stop])
         return out
+
+    def micro_of(self,
+        index:Tensor, # (b,) long
+    ) -> Tensor:      # (b, 6)
+        "Micro-conditions of some clips"
+        return self.micro[index]
 
     def batch(self,
         index:Tensor,        # (b,) long

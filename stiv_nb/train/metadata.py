@@ -10,7 +10,9 @@ import pickle
 import re
 from importlib import import_module
 from pathlib import Path, PurePosixPath
+
 import torch
+
 from ..core.outside import check_file
 
 # %% ../../nbs/648_metadata.ipynb #ec36f658

@@ -14,7 +14,7 @@ import torch
 from ..core.checks import check_choice, check_number
 from ..core.machine import GPU, GPUS
 from ..model.count import count_parameters, forward_flops, n_tokens
-from .optim import OPTIMISERS
+from .optimisers import OPTIMISERS
 from .recipe import Recipe
 
 # %% ../../nbs/690_planner.ipynb #54aeaaa6

@@ -77,7 +77,7 @@ def _world_size() -> int:
     "How many processes there are, as `torchrun` has set it; 1 without it"
     world = os.environ.get('WORLD_SIZE', '1')
     if not world.isdecimal() or not int(world):
-        raise ValueError(f"WORLD_SIZE={world!r} in the environment is no number of processes")
+        raise ValueError(f"WORLD_SIZE={world!r} in the environment is not a number of processes")
     missing = [name for name in ('RANK', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
                if name not in os.environ]
     if world != '1' and missing:

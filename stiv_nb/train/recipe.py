@@ -21,7 +21,7 @@ from ..flow.objective import FlowConfig
 from ..model.dit import ModelConfig
 from ..stiv.condition import ConditionConfig
 from ..stiv.sampler import SamplingConfig
-from .optim import Optimiser
+from .optimisers import Optimiser
 
 # %% ../../nbs/600_recipe.ipynb #b0173b19
 def _buckets(text:str) -> list[tuple]:
@@ -51,6 +51,9 @@ class DataConfig:
     n_objects:Literal[1, 2, 'any'] = 1                        # toy world: objects of a clip
     background:Literal['plain', 'textured', 'any'] = 'plain'  # toy world
     camera:Literal['still', 'pan', 'any'] = 'still'           # toy world
+    starts:Literal['clear', 'anywhere', 'middle', 'wall'] = 'clear'  # toy world
+    moving:Literal['each', 'one', 'any'] = 'each'             # toy world: of two objects
+    p_relation:float = 1/3   # toy world: share of pairs whose caption says how the two lie
     split:Literal['train', 'held_out', 'all'] = 'train'       # toy world
     # steps between two batches of single frames; 0: none. Keeps T2I alive (ours)
     image_every:int = 0
@@ -87,7 +90,7 @@ class CodecConfig:
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     "The optimiser, its rate over time, and the average of the weights (STIV App. B)"
-    name:Optimiser = 'adafactor' # AdaFactor (paper) or AdamW
+    name:Optimiser = 'adafactor' # AdaFactor (paper), AdamW or Muon
     lr:float = 2e-4          # learning rate after the warm-up, constant
     warmup:int = 1000        # steps of linear warm-up
     cooldown:int = 0  # last steps, in which the rate falls linearly to 0; 0: constant (paper)
@@ -111,7 +114,7 @@ class OptimConfig:
 
 # %% ../../nbs/600_recipe.ipynb #940bd33b
 def _check_name(name:str):
-    "Raises for a run's name that is no plain name of a folder"
+    "Raises for a run's name that is not a plain name of a folder"
     said = f"run.name={name!r} must be a plain name of a folder"
     if re.search(r'[/\\]|^.:', name): raise ValueError(f"{said}: no path, no drive")
     if not name.strip(' .') or name != name.strip(): raise ValueError(f"{said}, such as run-1")

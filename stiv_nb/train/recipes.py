@@ -8,8 +8,9 @@ __all__ = ['RECIPES', 'PROGRESSIONS', 'Stage', 'Scale', 'starts']
 # %% ../../nbs/605_recipes.ipynb #2c20be71
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from ..data.shapes import HARD
 from ..flow.objective import FlowConfig
 from ..model.dit import MODELS
 from ..stiv.condition import ConditionConfig
@@ -47,7 +48,16 @@ def _demo_stages() -> list[Recipe]:
             change(stiv, run__name='demo-stiv', run__n_steps=1900, optim__cooldown=800,
                    data__image_every=0)]
 
-RECIPES = {r.run.name: r for r in (*_demo_stages(), *_toy_stages())}
+def _world() -> Recipe:
+    "From the toy to one or two objects that start anywhere, on textures, under a moving camera"
+    stiv = _toy_stages()[-1]
+    hard = {f'data__{name}': value for name, value in HARD.items()}
+    return change(stiv, **hard, data__n_clips=64_000, data__image_every=0,
+                  optim__name='muon', optim__lr=5e-3, optim__cooldown=3000,
+                  run__name='world', run__start='toy', run__batch=64, run__n_steps=10_000,
+                  run__save_every=250)
+
+RECIPES = {r.run.name: r for r in (*_demo_stages(), *_toy_stages(), _world())}
 
 # %% ../../nbs/605_recipes.ipynb #68b72bb5
 class Stage(NamedTuple):
@@ -59,6 +69,10 @@ class Stage(NamedTuple):
     n_steps:int = 400_000  # masked steps; the default is that of a base stage (STIV App. B)
     start_temporal:str|None = None # stage whose temporal attention it takes
     source:str = 'data/videos'     # folder of clips
+    n_clips:int = 10_000_000       # clips of it to train on
+    ema:float = .9999              # decay of the averaged weights (STIV App. B)
+    # its form on all patches: fine-tuned after the masked run, or trained instead of it
+    unmasked:Literal['after', 'instead'] = 'after'
 
     @property
     def image(self): return self.frames == 1
@@ -73,7 +87,8 @@ _STAGES = {
     'stiv-512': Stage('t2v-512', 512, 20, 'ti2v', n_steps=77_000),
     'v2v-256': Stage('t2v-256-20', 256, 20, 'predict', n_steps=110_000),
     'tup-256': Stage('stiv-256', 256, 20, 'upsample', n_steps=110_000),
-    'sft-512': Stage('t2v-512', 512, 20, n_steps=500, source='data/best'),
+    'sft-512': Stage('t2v-512', 512, 20, n_steps=500, source='data/best', n_clips=20_000,
+                     ema=.999, unmasked='instead'),
 }
 
 class Scale(NamedTuple):
@@ -118,7 +133,6 @@ def _full_scale(size:str, name:str) -> Recipe:
     "A stage at a size, masked"
     stage, scale = _STAGES[name], _SCALES[size]
     run = _run_of(size, name, stage)
-    tuned = name == 'sft-512'
     long, large = stage.frames > 20, stage.pixels > 256
     model = replace(
         MODELS[size], channels=scale.channels, text_width=scale.text_width,
@@ -127,32 +141,30 @@ def _full_scale(size:str, name:str) -> Recipe:
     return Recipe(
         model=model,
         data=DataConfig(source=stage.source, size=stage.pixels, n_frames=stage.frames, n_val=256,
-                        stride=1 if stage.image else 3,
-                        n_clips=20_000 if tuned else 10_000_000),
+                        stride=1 if stage.image else 3, n_clips=stage.n_clips),
         codec=CodecConfig(vae=scale.vae, text=scale.text),
         condition=ConditionConfig(task=stage.task,
                                   p_drop_image=0. if stage.task == 't2v' else .08),
         optim=OptimConfig(warmup=_warmup(run.n_steps), guard='skip', spike=10.,
-                          ema=.999 if scale.small or tuned else .9999),
+                          ema=.999 if scale.small else stage.ema),
         run=run,
         parallel=ParallelConfig(precision='bf16', compile=True,
                                 activation_checkpointing='none' if scale.small else 'attention',
                                 accumulate=scale.micro_batches[2 if large else long],
                                 ema_offload=size == 'm'))
 
-def _unmasked(r:Recipe) -> Recipe:
-    "Fine-tuning on all patches: 50k steps after 400k of T2I, 100k after the others (STIV App. B)"
-    name = f'{r.run.name}-unmasked'
-    if name.startswith('sft'): return change(r, run__name=name, run__p_drop_patches=0.)
-    n_steps = max(1000, round(r.run.n_steps * (.125 if r.data.n_frames == 1 else .25)))
-    return change(r, run__name=name, run__n_steps=n_steps, optim__warmup=_warmup(n_steps),
-                  run__p_drop_patches=0., run__start=f'runs/{r.run.name}',
-                  run__start_temporal=None)
+def _unmasked(r:Recipe, stage:Stage) -> Recipe:
+    "On all patches: after a masked run 50k steps for 400k of T2I, 100k for others (STIV App. B)"
+    whole = change(r, run__name=f'{r.run.name}-unmasked', run__p_drop_patches=0.)
+    if stage.unmasked == 'instead': return whole
+    n_steps = max(1000, round(r.run.n_steps * (.125 if stage.image else .25)))
+    return change(whole, run__n_steps=n_steps, optim__warmup=_warmup(n_steps),
+                  run__start=f'runs/{r.run.name}', run__start_temporal=None)
 
 for _size in _SCALES:
     for _name in _STAGES:
         _r = _full_scale(_size, _name)
-        RECIPES |= {_r.run.name: _r, f'{_r.run.name}-unmasked': _unmasked(_r)}
+        RECIPES |= {_r.run.name: _r, f'{_r.run.name}-unmasked': _unmasked(_r, _STAGES[_name])}
 
 # %% ../../nbs/605_recipes.ipynb #b247cfd7
 def starts(

@@ -22,7 +22,8 @@ from ..stiv.loss import make_draws, stiv_loss
 from ..stiv.pipeline import Defaults, Pipeline
 from .buckets import check_known
 from .checkpoint import load_checkpoint, save_checkpoint
-from .optim import EMA, LossScale, make_optimiser, rate_at
+from .optim import EMA, LossScale, rate_at
+from .optimisers import make_optimiser
 from .fetcher import Fetcher
 from .latents import fake_latents
 from .ranks import full_tensor, join_ranks, rank_slots
@@ -89,6 +90,8 @@ def _check_notes(notes:dict, recipe:Recipe, clips:dict|None):
         raise ValueError(f"the checkpoint was made by another recipe: {said}")
     check_known(notes.get('clips'), clips, recipe.data.source)
     check_number("the checkpoint's step", notes['step'], 0, recipe.run.n_steps, whole=True)
+    refused = notes['n_refused']
+    check_number("the checkpoint's n_refused", refused, 0, MOST_REFUSED, whole=True)
     mean = notes['norm_mean']
     if mean is not None: check_number("the checkpoint's norm_mean", mean, 0, 1e300)
     sums = notes['sums']
@@ -111,7 +114,8 @@ class Trainer:
         self.model, self.start_report = build_model(
             recipe, self.ranks, setup.start, setup.start_temporal)
         o = recipe.optim
-        self.optim = make_optimiser(o.name, self.model.parameters(), o.lr, o.beta1, o.beta2)
+        named = self.model.named_parameters()
+        self.optim = make_optimiser(o.name, named, o.lr, o.beta1, o.beta2)
         self.ema = EMA(self.model, o.ema, recipe.parallel.ema_offload)
         self.objective = recipe.flow.objective
         self.null = Text(*(to_device(x, self.device) for x in self.data.null))
@@ -189,15 +193,24 @@ class Trainer:
         return Sums(samples=len(slots), loss=wide(losses.sum()), tokens=tokens, flops=flops,
                     loss_in_bin=wide(loss_in_bin), in_bin=wide(in_bin))
 
-    def draws(self, clips, step:int, slots:Tensor, recipe:Recipe):
+    def draws(self,
+        clips:tuple,   # from `take`
+        step:int,      # training step
+        slots:Tensor,  # (b,) long, their positions in the global batch
+        recipe:Recipe, # whose chances count
+    ):                 # from `make_draws`
         "Everything random of a micro-batch"
-        r, z1 = recipe, self.take(clips)[0]
-        return make_draws(r.run.seed, step, slots, z1, r.flow, r.condition, r.model.patch,
+        r = recipe
+        return make_draws(r.run.seed, step, slots, clips[0], r.flow, r.condition, r.model.patch,
                           r.run.p_drop_patches, r.model.temporal_patch, r.run.p_drop_frames)
 
-    def losses(self, clips, draws, as_velocity:bool=False) -> Tensor:
+    def losses(self,
+        clips:tuple,            # from `take`
+        draws,                  # from `draws`
+        as_velocity:bool=False, # compares velocities, whatever the model predicts
+    ) -> Tensor:                # (b,)
         "The loss of each clip of a micro-batch"
-        z1, text, micro = self.take(clips)
+        z1, text, micro = clips
         half = self.recipe.parallel.half
         with torch.autocast(self.device.type, half, enabled=half is not None):
             return stiv_loss(self.model, z1, text, self.null, micro, draws, self.objective,
@@ -264,12 +277,7 @@ class Trainer:
     @cached_property
     def micro(self) -> dict:
         "What the model is typically told of a clip, from up to 256 of them"
-        found = []
-        for part in getattr(self.data, 'parts', [self.data]):
-            n = min(len(part), -(-256*len(part)//len(self.data)))
-            index = torch.linspace(0, len(part) - 1, n).long()
-            found += [part.batch(few)[2] for few in index.split(16)]
-        return typical_micro(torch.cat(found))
+        return typical_micro(self.data.some_micro(256))
 
     @torch.no_grad()
     def pipeline(self,

@@ -31,7 +31,7 @@ def validate(
     for places in (ranks.rank*share + torch.arange(share)).split(most):
         slots = places.clamp(max=n - 1)
         real = (places < n).to(trainer.device)
-        clips = trainer.val.batch(slots)
+        clips = trainer.take(trainer.val.batch(slots))
         draws = trainer.draws(clips, 0, slots, plain)  # step 0: the same noise at any time
         losses = []
         for i in range(N_BINS):
