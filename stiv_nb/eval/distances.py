@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['features_of', 'Distance', 'frechet', 'frechet_curve', 'at_infinity', 'kernel', 'inception_like']
 
-# %% ../../nbs/704_distances.ipynb #4315e1c5
+# %% ../../nbs/704_distances.ipynb #d5656b07
 import warnings
 from importlib import import_module
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from ..core.checks import check_least
 from .features import FeatureNet, load_features
 from .toybench import as_clips
 
-# %% ../../nbs/704_distances.ipynb #14e80dbf
+# %% ../../nbs/704_distances.ipynb #29a7ca89
 @torch.no_grad()
 def features_of(
     videos,                       # n `Video`s of one size, or clips (n, f, 3, H, W) in [-1, 1]
@@ -47,7 +47,7 @@ def _pair(real, drawn, network:FeatureNet|None, least:int) -> tuple[Tensor, Tens
     n = min(len(real), len(drawn))
     return real[:n], drawn[:n]
 
-# %% ../../nbs/704_distances.ipynb #5c20598f
+# %% ../../nbs/704_distances.ipynb #ab2fb6f3
 class _Passed(nn.Module):
     "For torchmetrics: 'images' that are features already"
     def __init__(self, k:int):
@@ -90,7 +90,7 @@ def _frechet(real:Tensor, drawn:Tensor, metric) -> float:
     metric.update(drawn, real=False)
     return metric.compute().item()
 
-# %% ../../nbs/704_distances.ipynb #501bae2f
+# %% ../../nbs/704_distances.ipynb #db90bdab
 def _picks(n:int, n_boot:int, seed:int) -> Tensor: # (2, n_boot, n) places, drawn with replacement
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(n, (2, check_least('n_boot', n_boot, 2), n), generator=generator)
@@ -118,7 +118,7 @@ def frechet(
     low, high = _interval(value, torch.tensor(boot).double())
     return Distance(value, max(0., low), high, n, _named('Fréchet distance', network, real, drawn))
 
-# %% ../../nbs/704_distances.ipynb #388cea6f
+# %% ../../nbs/704_distances.ipynb #9833e53e
 def frechet_curve(
     real,                         # true clips, `Video`s, or features (n, k)
     drawn,                        # as `real`
@@ -149,7 +149,7 @@ def at_infinity(
     y = torch.tensor([[value] for _, value in curve], dtype=torch.float64)
     return torch.linalg.lstsq(x, y).solution[0].item()
 
-# %% ../../nbs/704_distances.ipynb #759793ae
+# %% ../../nbs/704_distances.ipynb #a05600b6
 def _kernel_boot(a:Tensor, b:Tensor, picks:Tensor) -> Tensor: # (n_boot,)
     "The kernel distance of resampled sets: a clip drawn twice is not paired with itself either"
     poly_kernel = import_module('torchmetrics.image.kid').poly_kernel
@@ -181,7 +181,7 @@ def kernel(
     low, high = _interval(value, _kernel_boot(a, b, _picks(n, n_boot, seed)))
     return Distance(value, low, high, n, _named('kernel distance', network, real, drawn))
 
-# %% ../../nbs/704_distances.ipynb #418d22a7
+# %% ../../nbs/704_distances.ipynb #41f98d94
 @torch.no_grad()
 def inception_like(
     drawn,                        # clips, `Video`s, or features (n, k)

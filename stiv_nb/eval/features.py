@@ -6,7 +6,7 @@
 __all__ = ['OF_CLIP', 'OF_OBJECT', 'LEAST_SIDE', 'FeatureConfig', 'FeatureNet', 'fact_loss', 'fact_accuracy', 'train_features',
            'save_features', 'load_features', 'make_features']
 
-# %% ../../nbs/702_features.ipynb #1e862849
+# %% ../../nbs/702_features.ipynb #2e6d7596
 import functools
 import hashlib
 import json
@@ -28,7 +28,7 @@ from ..data.motion import CAMERAS, MOTIONS, is_fast
 from ..data.shapes import BACKGROUNDS, COLOURS, SHAPES, ShapeWorld
 from ..stiv.pipeline import SHIPPED
 
-# %% ../../nbs/702_features.ipynb #74f16095
+# %% ../../nbs/702_features.ipynb #ce4db5c3
 @dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
     "Shape of the feature network"
@@ -45,7 +45,7 @@ OF_CLIP = dict(colour=len(COLOURS), count=2, background=len(BACKGROUNDS), camera
 OF_OBJECT = dict(shape=len(SHAPES), motion=len(MOTIONS), big=2, fast=2)  # given its colour
 LEAST_SIDE = 16   # pixels; below that a circle is a square
 
-# %% ../../nbs/702_features.ipynb #e0a52f2a
+# %% ../../nbs/702_features.ipynb #5c1fbf2e
 def _stage(before:int, after:int, kernel, stride, padding) -> list:
     "A convolution over space and time, normalised"
     conv = nn.Conv3d(before, after, kernel, stride, padding, bias=False)
@@ -106,7 +106,7 @@ class FeatureNet(nn.Module):
         colour = said['colour'][:, :, None, None]
         return (colour + said['shape'][..., None] + said['motion'][:, :, None]).flatten(1)
 
-# %% ../../nbs/702_features.ipynb #6a97014d
+# %% ../../nbs/702_features.ipynb #f48a76ce
 def _targets(facts:dict) -> dict:
     "Ids of the facts that the network names"
     ids = {k: facts[k] for k in ('colour', 'shape', 'motion', 'background', 'camera')}
@@ -146,7 +146,7 @@ def fact_loss(
         total = total + (missed.sum(1) if missed.ndim == 2 else missed)
     return total
 
-# %% ../../nbs/702_features.ipynb #8c14c1b9
+# %% ../../nbs/702_features.ipynb #8fd6a6e6
 @torch.no_grad()
 def fact_accuracy(
     net:FeatureNet, # in eval mode
@@ -168,7 +168,7 @@ def fact_accuracy(
             right.setdefault(k, []).append(picked[k][w > 0])
     return {k: torch.cat(v).float().mean().item() for k, v in right.items()}
 
-# %% ../../nbs/702_features.ipynb #9a1cab89
+# %% ../../nbs/702_features.ipynb #d31c6858
 _SEED = 7000                          # of the worlds it is trained on
 _LENGTHS = (8, 8, 1, 8, 4, 8, 8, 12)  # frames of the clips, step after step
 
@@ -208,7 +208,7 @@ def train_features(
         if report: report(step + 1, n_steps, loss=loss.item())
     return net.eval()
 
-# %% ../../nbs/702_features.ipynb #203ea425
+# %% ../../nbs/702_features.ipynb #c02e6586
 _CONFIG, _WEIGHTS, _FORMAT = 'config.json', 'model.safetensors', 'stiv_nb features'
 
 def _checksum(path:Path) -> str: return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -258,7 +258,7 @@ def load_features(
     net.name = f"toy-features-{described['sha256'][:8]}"
     return net.eval().requires_grad_(False).to(device)
 
-# %% ../../nbs/702_features.ipynb #f54eb0a5
+# %% ../../nbs/702_features.ipynb #7699e9a5
 def make_features(
     folder,           # folder to write
     n_steps:int=1200, # optimiser steps
