@@ -6,7 +6,7 @@
 __all__ = ['OF_CLIP', 'OF_OBJECT', 'LEAST_SIDE', 'FeatureConfig', 'FeatureNet', 'fact_loss', 'fact_accuracy', 'train_features',
            'save_features', 'load_features', 'make_features']
 
-# %% ../../nbs/702_features.ipynb #e84f9243
+# %% ../../nbs/702_features.ipynb #2e6d7596
 import functools
 import hashlib
 import json
@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from ..core.checks import check_config, check_least, from_fields
 from ..core.files import replace_folder, temp_path
 from ..core.outside import check_file, read_json
-from ..core.progress import Bar
 from ..data.motion import CAMERAS, MOTIONS, is_fast
 from ..data.shapes import BACKGROUNDS, COLOURS, SHAPES, ShapeWorld
 from ..stiv.pipeline import SHIPPED
@@ -259,18 +258,19 @@ def load_features(
     net.name = f"toy-features-{described['sha256'][:8]}"
     return net.eval().requires_grad_(False).to(device)
 
-# %% ../../nbs/702_features.ipynb #fa5e7fa0
+# %% ../../nbs/702_features.ipynb #7699e9a5
 def make_features(
     folder,           # folder to write
     n_steps:int=1200, # optimiser steps
     seed:int=0,       # random seed of the starting weights
+    n_unseen:int=2048, # clips of another world to judge it by
+    report=None,      # called as report(step, n_steps, loss=…); None: silent
 ) -> Path:            # the folder
     "Trains the feature network, judges it on an unseen world and keeps it (ours)"
     start = time.process_time()
-    net = train_features(n_steps, seed=seed, report=Bar('features'))
+    net = train_features(n_steps, seed=seed, report=report)
     seconds = round(time.process_time() - start)
     unseen = ShapeWorld(split='all', seed=99)
-    accuracy = {k: round(v, 4) for k, v in fact_accuracy(net, unseen, 2048).items()}
+    accuracy = {k: round(v, 4) for k, v in fact_accuracy(net, unseen, n_unseen).items()}
     notes = dict(n_steps=n_steps, seed=seed, cpu_seconds=seconds, core_split=accuracy)
-    print(notes)
     return save_features(net, folder, notes)

@@ -36,10 +36,13 @@ def wilson(
     high = (p + c/2 + half)/(1 + c)
     return max(0., low), min(1., high)
 
-# %% ../../nbs/700_toybench.ipynb #e55f90cc
+# %% ../../nbs/700_toybench.ipynb #b952fd85
 def _stack(videos) -> Tensor:
     "Videos of one size as clips in [-1, 1]"
-    frames = [v.frames for v in videos]
+    frames = [getattr(v, 'frames', None) for v in videos]
+    for i, x in enumerate(frames):
+        if x is None: raise ValueError(f'video {i} is of type {type(videos[i]).__name__}: '
+                                       'give `Video`s, or all clips as one tensor')
     if not frames: raise ValueError('there are 0 videos: at least one is needed')
     for i, x in enumerate(frames):
         if x.shape != frames[0].shape:
@@ -48,9 +51,9 @@ def _stack(videos) -> Tensor:
     return from_uint8(torch.stack(frames))
 
 def as_clips(
-    videos,           # n `Video`s of one size, or clips (n, f, 3, H, W): uint8, or in [-1, 1]
-    least:int=1,      # clips that are needed
-) -> Tensor:          # (n, f, 3, H, W) float in [-1, 1]
+    videos,      # n `Video`s of one size, or clips (n, f, 3, H, W): uint8, or in [-1, 1]
+    least:int=1, # clips that are needed
+) -> Tensor:     # (n, f, 3, H, W) float in [-1, 1]
     "What a score can be computed of"
     clips = videos if isinstance(videos, Tensor) else _stack(videos)
     if clips.dtype == torch.uint8: clips = from_uint8(clips)
@@ -63,7 +66,7 @@ def as_clips(
                              'leave them out, or find where sampling diverged')
     return clips
 
-# %% ../../nbs/700_toybench.ipynb #6c9533bf
+# %% ../../nbs/700_toybench.ipynb #b75c33ec
 def _hundreds(scores:dict) -> dict: return {k: 100*v.float() for k, v in scores.items()}
 
 def scores(
@@ -76,6 +79,9 @@ def scores(
     clips = as_clips(videos)
     asked = len(facts['shape'])
     if asked != len(clips): raise ValueError(f'{len(clips)} clips for facts of {asked}')
+    if image is not None and (image.ndim != 4 or len(image) != len(clips)):
+        raise ValueError(f'image of shape {tuple(image.shape)}: expected one (3, height, width) '
+                         f'for each of {len(clips)} clips')
     answer = oracle(clips, facts, image)
     return _hundreds(answer['scores'] | answer['right'])
 
@@ -102,8 +108,8 @@ class Verdicts:
     seconds:float       # wall time of sampling all clips
     videos:list         # the first few videos
     captions:list       # and their captions
-    scores:dict = field(default_factory=dict) # score -> (n,), 0 to 100, as `scores` gives them
-    features:Tensor|None = None               # (n, k) of the network that `evaluate` was given
+    scores:dict = field(default_factory=dict) # name -> (n,), 0 to 100, from `scores`
+    features:Tensor|None = None               # (n, k) of the network that `evaluate` got
 
     @property
     def n(self): return len(self.asked)
