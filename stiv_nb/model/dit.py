@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ..core.checks import check_config
 from .block import AdaLN, Block, BlockConfig, Context, modulate
 from .cubify import cubify, uncubify
+from .image import FORMS, GivenImages, ImageContext, ImageTokens, by_box
+from .image import conditions, image_angles
 from .layers import Linear
 from .maskdit import put_back, take
 from .rope import axis_positions, grid_positions, rope_2d, rope_angles
@@ -34,8 +36,10 @@ class ModelConfig(BlockConfig):
     rope_frames:int|None = None  # temporal patches that longer clips are squeezed into; None: go on
     # rows and columns that larger frames are squeezed into; None: go on
     rope_patches:int|None = None
+    given_flag:bool = False       # tokens of given frames get a learned vector (ours)
 
-    start_may_change:ClassVar[tuple] = ('temporal', 'temporal_patch', 'rope_frames', 'rope_patches')
+    start_may_change:ClassVar[tuple] = ('temporal', 'temporal_patch', 'rope_frames', 'rope_patches',
+                                        'image', 'given_flag')
     known:ClassVar[dict] = {}     # name -> class, of this config and all that extend it
 
     def __init_subclass__(cls, **kwargs):
@@ -120,6 +124,11 @@ class DiT(nn.Module):
         self.config = c = config
         d = c.width
         self.patch_in = Linear(c.token_width, d)
+        form = FORMS[c.image]
+        tokens = ImageTokens(c.channels, d, c.patch, form.projected) if form.attended else None
+        self.image_in = tokens
+        flag = Linear(c.temporal_patch, d, bias=False, zero=True) if c.given_flag else None
+        self.given_flag = flag
         self.positions = None if c.positions == 'rope' else AbsolutePositions(c)
         self.singleton = Singleton(d, c.text_width)
         self.ada = AdaLN(d) if c.modulation == 'shared' else None
@@ -137,12 +146,14 @@ class DiT(nn.Module):
 
     def forward(self,
         z_t:Tensor,                 # (b, f, c, h, w) noised latents; given frames may be clean
-        t:Tensor,                   # (b,) flow time, 0 noise, 1 data
+        t:Tensor,                   # (b,) flow time, 0 noise, 1 data; (b, f) one for each frame
         text:Tensor,                # (b, l, dt) text tokens
         pooled:Tensor,              # (b, dt) pooled text
         micro:Tensor,               # (b, 6) micro-conditions in the order of `MICRO`
         text_mask:Tensor|None=None, # (b, l) bool, True where there is a token; None: all are
         keep:Tensor|None=None, # (b, k) sorted indices of the patches for the main blocks; None: all
+        given:Tensor|None=None,          # (b, f) bool, read by a model with a flag; None: no frame
+        image:GivenImages|None=None,     # read by a model that attends; None: nothing is given
     ) -> Tensor:  # (b, f, c, h, w) what the objective asks for, such as the velocity
         c = self.config
         dtype = self.mask_token.dtype
@@ -153,15 +164,36 @@ class DiT(nn.Module):
         size = x.shape[1], h//c.patch, w//c.patch  # temporal patches, rows, columns
         place = 0. if self.positions is None else self.positions(*size, x)           # (f, s, d)
         x = x + place
-        cond = self.singleton(t, pooled, micro)                                      # (b, d)
+        if self.given_flag is not None and given is not None:
+            x = x + self.given_flag(by_box(given.to(dtype), c.temporal_patch))[:, :, None]
+        # (b, d), or (b, f, d) if frames have times of their own
+        cond = conditions(self.singleton, t, pooled, micro, c.temporal_patch)
         text = stateless_norm(self.text_in(text))                                    # (b, l, d)
         shared = None if self.ada is None else self.ada(cond)                        # 6 × (b, d)
-        context = Context(cond, shared, text, text_mask, *rope_of_clip(c, *size, x.device))
+        angles = rope_of_clip(c, *size, x.device)
+        image = self.attended(image, place, angles[0], size[0])
+        context = Context(cond, shared, text, text_mask, *angles, image)
         x = self.main(x, context, place, keep)                                       # (b, f, s, d)
         for block in self.unmasked_blocks: x = block(x, context)
         shift, scale = self.ada_out(nn.functional.silu(cond)).chunk(2, dim=-1)
         x = self.patch_out(modulate(stateless_norm(x), shift, scale))  # (b, f, s, c*pt*p*p)
         return uncubify(x, c.patch, c.temporal_patch, h, n_frames)  # (b, f, c, h, w)
+
+    def attended(self,
+        image:GivenImages|None, # given frames
+        place:Tensor|float,     # (f, s, d) absolute positions, or 0
+        spatial:Tensor|None,    # RoPE angles of the patches of a frame
+        f:int,                  # temporal patches
+    ) -> ImageContext|None:
+        "What the blocks read of given frames, if they do"
+        if self.image_in is None or image is None: return None
+        c = self.config
+        if self.positions is not None:
+            place = place.expand(f, -1, -1)[image.frames // c.temporal_patch]        # (g, s, d)
+        tokens = self.image_in(image.z.to(self.mask_token.dtype), place)             # (b, g, s, d)
+        if spatial is not None:
+            spatial = image_angles(spatial, image.frames, f, c.temporal_patch, c.rope_frames)
+        return ImageContext(tokens, image.shown, spatial)
 
     def main(self,
         x:Tensor,           # (b, f, s, d) tokens
