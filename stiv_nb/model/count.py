@@ -14,12 +14,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .dit import ModelConfig
+from .image import FORMS, GivenImages
 from .singleton import MICRO
 
 # %% ../../nbs/365_count.ipynb #7e8afdbb
 _WORDS = dict(
     spatial='spatial attention', temporal='temporal attention', temporal_gain='temporal attention',
     cross='cross-attention', cross_gain='cross-attention', mlp='feed-forward',
+    image='image attention', image_gain='image attention', image_in='image tokens',
+    given_flag='patches in and out',
     unmasked_blocks='unmasked blocks',
     ada='shared AdaLN', singleton='conditions', text_in='conditions',
     positions='patches in and out', patch_in='patches in and out', mask_token='patches in and out',
@@ -70,6 +73,16 @@ def _booked(counts:dict, name:str) -> int:
     "Operations booked to a module"
     return sum(counts.get(name, {}).values())
 
+def _inputs(c:ModelConfig, n_frames:int, h:int, w:int, len_text:int, n_given:int) -> dict:
+    "What a model reads of one clip, for shapes alone"
+    z = torch.empty(1, n_frames, c.channels, h, w)
+    given = torch.empty(1, n_frames, dtype=torch.bool)
+    return dict(
+        z_t=z, t=torch.empty(1, n_frames) if FORMS[c.image].told else torch.empty(1),
+        text=torch.empty(1, len_text, c.text_width), pooled=torch.empty(1, c.text_width),
+        micro=torch.empty(1, len(MICRO)), given=given,
+        image=GivenImages(z[:, :n_given], torch.empty(n_given).long(), given[:, :n_given]))
+
 @functools.lru_cache(maxsize=512)
 def forward_flops(
     config:ModelConfig, # shape of the model
@@ -78,6 +91,7 @@ def forward_flops(
     w:int,              # latent columns
     p_drop:float=0.,    # share of patches that skip the main blocks
     len_text:int=77,    # text tokens
+    n_given:int=1,      # frames that may be given, for models that attend to them
 ) -> dict[str,int]:     # part -> operations of one clip; training takes three times the sum
     "What a forward pass costs, part by part, by PyTorch's counter"
     one = replace(config, depth=1, unmasked_depth=min(1, config.unmasked_depth))
@@ -85,9 +99,7 @@ def forward_flops(
     with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model = one.build()
         keep = torch.empty(1, n_kept(s, p_drop), dtype=torch.long) if p_drop else None
-        model(torch.empty(1, n_frames, config.channels, h, w), torch.empty(1),
-              torch.empty(1, len_text, config.text_width), torch.empty(1, config.text_width),
-              torch.empty(1, len(MICRO)), keep=keep)
+        model(**_inputs(config, n_frames, h, w, len_text, n_given), keep=keep)
     counts = counter.get_flop_counts()
     root = type(model).__name__
     parts = {}
