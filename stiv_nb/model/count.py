@@ -77,11 +77,16 @@ def _inputs(c:ModelConfig, n_frames:int, h:int, w:int, len_text:int, n_given:int
     "What a model reads of one clip, for shapes alone"
     z = torch.empty(1, n_frames, c.channels, h, w)
     given = torch.empty(1, n_frames, dtype=torch.bool)
-    return dict(
-        z_t=z, t=torch.empty(1, n_frames) if FORMS[c.image].told else torch.empty(1),
+    form = FORMS[c.image]
+    out = dict(
+        z_t=z, t=torch.empty(1, n_frames) if form.told else torch.empty(1),
         text=torch.empty(1, len_text, c.text_width), pooled=torch.empty(1, c.text_width),
-        micro=torch.empty(1, len(MICRO)), given=given,
-        image=GivenImages(z[:, :n_given], torch.empty(n_given).long(), given[:, :n_given]))
+        micro=torch.empty(1, len(MICRO)))
+    if c.given_flag: out['given'] = given
+    if form.attended:
+        frames = torch.empty(n_given, dtype=torch.long)
+        out['image'] = GivenImages(z[:, :n_given], frames, given[:, :n_given])
+    return out
 
 @functools.lru_cache(maxsize=512)
 def forward_flops(
