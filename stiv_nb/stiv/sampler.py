@@ -16,7 +16,8 @@ from ..codec.text import Text
 from ..core.checks import check_choice, check_config, check_number
 from ..flow.objective import Objective
 from ..flow.solver import SOLVERS, time_grid
-from .condition import drop_text, model_input, replace_frames
+from .condition import drop_text, fixed_frames, form_of, frames_to_show
+from .condition import image_time, model_input, replace_frames
 from .guidance import jit_cfg, renorm as renormalise, sit_cfg
 
 # %% ../../nbs/530_sampler.ipynb #30fd59e4
@@ -67,25 +68,34 @@ def guided_velocity(
     guidance_image:float=1.5,      # the image scale of SIT-CFG
     renorm:bool=True,              # CFG-Renorm
     objective:Objective=Objective(), # what the model predicts
+    noise_image:float=0.,          # as in training: 0 clean given frames, 1 as noisy as the clip
+    image_eps:Tensor|None=None,    # (b, f, c, h, w) their noise, the same at all steps
 ):                                 # function (z, t) -> v for a solver
     "Model, conditions and guidance as one velocity; all passes share one forward (STIV §2.3)"
     passes = MODES[check_choice('mode', mode, MODES)]
+    if noise_image and image_eps is None:
+        raise ValueError(f"noise_image={noise_image} needs image_eps, the noise of given frames")
     n, b = len(passes), len(micro)
     drop = torch.tensor([not p.text for p in passes], device=micro.device).repeat_interleave(b)
     shown = torch.tensor([p.image for p in passes], device=micro.device)[:, None, None] & given
     shown = shown.flatten(0, 1)                                                      # (n*b, f)
     words = drop_text(Text(*(_repeat(x, n) for x in text)), null, drop)
-    micros, clean = _repeat(micro, n), _repeat(z1, n)
+    micros = _repeat(micro, n)
+    fixed = fixed_frames(model, given)
+    frames = frames_to_show(given) if form_of(model).attended else None
 
     def velocity(z, t):
+        at = image_time(t, noise_image)
+        image = objective.noised(z1, image_eps, at) if noise_image else z1
         times = _repeat(t, n)
-        read = model_input(_repeat(z, n), clean, shown).z
-        out = model(read, times, words.tokens, words.pooled, micros, words.mask)
-        v = objective.velocity(out, read, times).chunk(n)
+        read = model_input(model, _repeat(z, n), times, _repeat(image, n), shown, frames,
+                           _repeat(at, n))
+        out = model(read.z, read.t, words.tokens, words.pooled, micros, words.mask, **read.more)
+        v = objective.velocity(out, read.z, times).chunk(n)
         if mode == 'none': return v[0]
         out = jit_cfg(*v, guidance) if mode == 'jit' else sit_cfg(*v, guidance_image, guidance)
-        if renorm: out = renormalise(out, v[-1], given)
-        return replace_frames(out, v[0], given)   # a given frame's own latent follows the null pass
+        if renorm: out = renormalise(out, v[-1], fixed)
+        return replace_frames(out, v[0], fixed)   # a given frame's own latent follows the null pass
     return velocity
 
 # %% ../../nbs/530_sampler.ipynb #cf3717cc
@@ -93,8 +103,8 @@ def guided_velocity(
 def sample(
     velocity,             # function (z, t) -> v, from `guided_velocity`
     noise:Tensor,         # (b, f, c, h, w) standard normal
-    z1:Tensor,            # (b, f, c, h, w) clean latents; only given frames are read
-    given:Tensor,         # (b, f) bool
+    z1:Tensor,            # (b, f, c, h, w) clean latents; only fixed frames are read
+    fixed:Tensor,         # (b, f) bool, frames that are not drawn, from `fixed_frames`
     n_steps:int=20,       # solver steps
     shift:float=1.,       # time shift, the one of training
     solver:str='euler',   # "euler" or "heun"
@@ -103,4 +113,4 @@ def sample(
     "Follows the velocity from noise to data; fixed frames come back as they were given"
     solve = SOLVERS[check_choice('solver', solver, SOLVERS)]
     z = solve(velocity, noise, time_grid(n_steps, shift), bar)
-    return replace_frames(z, z1, model_input(z, z1, given).fixed)
+    return replace_frames(z, z1, fixed)
