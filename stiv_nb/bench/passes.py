@@ -14,6 +14,7 @@ from .speed import FakeBatch, fake_batch, seconds_of
 from .throughput import measured
 from ..core.machine import best_device
 from ..model.dit import DiT
+from ..stiv.condition import fixed_frames
 from ..stiv.sampler import guided_velocity, sample
 from ..train.recipe import SIXTEEN_BITS, Recipe, change
 
@@ -35,7 +36,7 @@ def draw_clips(
     with torch.autocast(device.type, half, enabled=half is not None):
         velocity = guided_velocity(
             model, batch.text, batch.null, batch.micro, batch.z1, given, mode, 7.5, 1.5, True)
-        return sample(velocity, noise, batch.z1, given, steps, shift)
+        return sample(velocity, noise, batch.z1, fixed_frames(model, given), steps, shift)
 
 # %% ../../nbs/930_passes.ipynb #5eddd787
 def _mode_seconds(model, batch, recipe:Recipe, precision:str, steps:int, repeats:int) -> dict:
