@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Task', 'TASKS', 'replace_frames', 'form_of', 'fixed_frames', 'frames_to_show', 'ModelInput', 'model_input',
-           'given_frames', 'ConditionConfig', 'choose_given', 'task_frames', 'image_time', 'drop_text', 'loss_weight']
+           'given_frames', 'ConditionConfig', 'choose_given', 'task_frames', 'image_time', 'given_latents', 'drop_text',
+           'loss_weight']
 
 # %% ../../nbs/500_condition.ipynb #a9082392
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..codec.text import Text
 from ..core.checks import check_choice, check_config, check_number
+from ..flow.objective import Objective
 from ..model.image import FORMS, Form, GivenImages
 
 # %% ../../nbs/500_condition.ipynb #7a175bd6
@@ -154,6 +156,19 @@ def image_time(
 ) -> Tensor:        # (b,) flow time of its given frames
     "The time at which a noised image lies on its path (after arXiv 2406.15735; linear, ours)"
     return 1 - strength*(1 - t)
+
+def given_latents(
+    objective:Objective, # its path
+    z1:Tensor,           # (b, f, c, h, w) clean latents
+    eps:Tensor|None,     # (b, f, c, h, w) noise of the given frames; None: there is none
+    t:Tensor,            # (b,) flow time of the clip
+    strength:float,      # `noise_image`
+) -> tuple[Tensor, Tensor]: # latents as given frames are read, and their times (b,)
+    "What given frames look like while the clip is at `t`"
+    at = image_time(t, strength)
+    if not strength: return z1, at
+    if eps is None: raise ValueError(f"noise_image={strength} needs the noise of given frames")
+    return objective.noised(z1, eps, at), at
 
 # %% ../../nbs/500_condition.ipynb #26464221
 def drop_text(

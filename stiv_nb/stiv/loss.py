@@ -16,7 +16,7 @@ from ..core.random import slot_normal, slot_uniform
 from ..flow.objective import FlowConfig, Objective
 from ..flow.times import sample_times
 from ..model.maskdit import choose_patches
-from .condition import ConditionConfig, choose_given, drop_text, image_time
+from .condition import ConditionConfig, choose_given, drop_text, given_latents
 from .condition import loss_weight, model_input, task_frames
 
 # %% ../../nbs/510_loss.ipynb #2435874a
@@ -72,8 +72,8 @@ def stiv_loss(
 ) -> Tensor:             # (b,) loss of each sample
     "Mean squared error of the prediction over the frames that are drawn (STIV eq. 2, §2.3.1)"
     z_t = objective.noised(z1, draws.eps, draws.t)
-    at, image = image_time(draws.t, condition.noise_image), z1
-    if condition.noise_image: image = objective.noised(z1, draws.image_eps, at)
+    strength = condition.noise_image
+    image, at = given_latents(objective, z1, draws.image_eps, draws.t, strength)
     frames = task_frames(condition.task, z1.shape[1]).to(z1.device, non_blocking=True)
     read = model_input(model, z_t, draws.t, image, draws.given, frames, at)
     text = drop_text(text, null, draws.drop_text)

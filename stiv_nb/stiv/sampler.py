@@ -17,7 +17,7 @@ from ..core.checks import check_choice, check_config, check_number
 from ..flow.objective import Objective
 from ..flow.solver import SOLVERS, time_grid
 from .condition import drop_text, fixed_frames, form_of, frames_to_show
-from .condition import image_time, model_input, replace_frames
+from .condition import given_latents, model_input, replace_frames
 from .guidance import jit_cfg, renorm as renormalise, sit_cfg
 
 # %% ../../nbs/530_sampler.ipynb #30fd59e4
@@ -73,8 +73,6 @@ def guided_velocity(
 ):                                 # function (z, t) -> v for a solver
     "Model, conditions and guidance as one velocity; all passes share one forward (STIV §2.3)"
     passes = MODES[check_choice('mode', mode, MODES)]
-    if noise_image and image_eps is None:
-        raise ValueError(f"noise_image={noise_image} needs image_eps, the noise of given frames")
     n, b = len(passes), len(micro)
     drop = torch.tensor([not p.text for p in passes], device=micro.device).repeat_interleave(b)
     shown = torch.tensor([p.image for p in passes], device=micro.device)[:, None, None] & given
@@ -85,8 +83,7 @@ def guided_velocity(
     frames = frames_to_show(given) if form_of(model).attended else None
 
     def velocity(z, t):
-        at = image_time(t, noise_image)
-        image = objective.noised(z1, image_eps, at) if noise_image else z1
+        image, at = given_latents(objective, z1, image_eps, t, noise_image)
         times = _repeat(t, n)
         read = model_input(model, _repeat(z, n), times, _repeat(image, n), shown, frames,
                            _repeat(at, n))
