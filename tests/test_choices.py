@@ -13,6 +13,7 @@ from stiv_nb.core.checks import choices, field_types
 from stiv_nb.data.shapes import VOCABULARY
 from stiv_nb.model.count import forward_flops
 from stiv_nb.model.dit import BASELINE, ModelConfig
+from stiv_nb.model.image import FORMS, GivenImages
 from stiv_nb.model.layers import start_weights
 from stiv_nb.stiv.inputs import Defaults
 from stiv_nb.stiv.loss import make_draws, stiv_loss
@@ -51,10 +52,13 @@ def named(choice): return ".".join(map(str, choice))
 
 def inputs(config, b=2):
     "A batch of all that a model reads"
+    z = torch.randn(b, F, config.channels, SIDE, SIDE)
+    given = (torch.arange(F) == 0).expand(b, F)
+    image = GivenImages(z[:, :1], torch.tensor([0]), given[:, :1])
     return dict(
-        z_t=torch.randn(b, F, config.channels, SIDE, SIDE), t=torch.rand(b),
+        z_t=z, t=torch.rand(b, F) if FORMS[config.image].told else torch.rand(b),
         text=torch.randn(b, LENGTH, config.text_width), pooled=torch.randn(b, config.text_width),
-        micro=torch.rand(b, 6))
+        micro=torch.rand(b, 6), given=given, image=image)
 
 
 def test_there_are_many():
@@ -75,15 +79,15 @@ def test_there_and_back_and_planned(choice):
 
 @pytest.mark.parametrize("name, value", OF_MODEL)
 def test_a_new_model_predicts_zero(name, value):
-    model = start_weights(replace(SHAPE, **{name: value}).build(), 0)
-    assert not model(**inputs(SHAPE)).any()
+    config = replace(SHAPE, **{name: value})
+    assert not start_weights(config.build(), 0)(**inputs(config)).any()
 
 
 @pytest.mark.parametrize("name, value", OF_MODEL)
 def test_operations_are_counted(name, value):
     "Counted on one block and multiplied, they equal those of the whole model"
     config = replace(SHAPE, **{name: value})
-    x = {k: v[:1] for k, v in inputs(config).items()}
+    x = inputs(config, b=1)
     with FlopCounterMode(display=False) as counter: config.build()(**x)
     ours = forward_flops(config, F, SIDE, SIDE, len_text=LENGTH)
     assert sum(ours.values()) == counter.get_total_flops()
@@ -110,7 +114,10 @@ def test_gradients_reach_every_parameter(name, value, masked):
         assert p.grad is not None and p.grad.abs().max() > 0, k
 
 
-@pytest.mark.parametrize("part, name, value", [c for c in CHOICES if c[0] in ("flow", "condition")])
+OF_LOSS = [c for c in CHOICES if c[0] in ("flow", "condition") or c[1] in ("image", "given_flag")]
+
+
+@pytest.mark.parametrize("part, name, value", OF_LOSS)
 def test_loss_of_every_objective_and_task(part, name, value):
     "A finite loss whose gradient reaches the output, whatever is predicted and whatever is given"
     torch.manual_seed(0)
@@ -120,7 +127,8 @@ def test_loss_of_every_objective_and_task(part, name, value):
     text = Text(x["text"], x["pooled"], torch.ones(4, LENGTH).bool())
     null = Text(*(v[:1, :2] if v.dim() == 3 or v.dtype == torch.bool else v[:1] for v in text))
     draws = make_draws(0, 0, torch.arange(4), z1, recipe.flow, recipe.condition, 2, .5, 2, .5)
-    loss = stiv_loss(model, z1, text, null, x["micro"], draws, recipe.flow.objective)
+    loss = stiv_loss(model, z1, text, null, x["micro"], draws, recipe.flow.objective,
+                     condition=recipe.condition)
     loss.sum().backward()
     assert loss.isfinite().all() and model.patch_out.weight.grad.abs().max() > 0
 

@@ -14,6 +14,7 @@ from .speed import FakeBatch, fake_batch, seconds_of
 from .throughput import measured
 from ..core.machine import best_device
 from ..model.dit import DiT
+from ..stiv.condition import fixed_frames
 from ..stiv.sampler import SamplingConfig, guided_velocity, sample
 from ..train.recipe import SIXTEEN_BITS, Recipe, change
 
@@ -36,7 +37,8 @@ def draw_clips(
         how = SamplingConfig(mode=mode, steps=steps)
         velocity = guided_velocity(
             model, batch.text, batch.null, batch.micro, batch.z1, given, how)
-        return sample(velocity, noise, batch.z1, given, how, shift)
+        fixed = fixed_frames(model, given)
+        return sample(velocity, noise, batch.z1, fixed, how, shift)
 
 # %% ../../nbs/930_passes.ipynb #5eddd787
 def _mode_seconds(model, batch, recipe:Recipe, precision:str, steps:int, repeats:int) -> dict:

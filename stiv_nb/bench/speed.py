@@ -103,7 +103,7 @@ def batch_losses(
     r = recipe
     draws = make_draws(r.run.seed, step, slots, batch.z1, r.flow, r.condition, r.model.patch,
                        r.run.p_drop_patches, r.model.temporal_patch, r.run.p_drop_frames)
-    return stiv_loss(model, *batch, draws, r.flow.objective)
+    return stiv_loss(model, *batch, draws, r.flow.objective, condition=r.condition)
 
 # %% ../../nbs/900_speed.ipynb #8a747062
 VARIANTS = ('fp32', 'compiled', 'bf16', 'bf16 compiled', 'bf16 weights')

@@ -14,12 +14,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .dit import ModelConfig
+from .image import FORMS, GivenImages
 from .singleton import MICRO
 
 # %% ../../nbs/365_count.ipynb #7e8afdbb
 _WORDS = dict(
     spatial='spatial attention', temporal='temporal attention', temporal_gain='temporal attention',
     cross='cross-attention', cross_gain='cross-attention', mlp='feed-forward',
+    image='image attention', image_gain='image attention', image_in='image tokens',
+    given_flag='patches in and out',
     unmasked_blocks='unmasked blocks',
     ada='shared AdaLN', ada_temporal='shared AdaLN', singleton='conditions', text_in='conditions',
     positions='patches in and out', patch_in='patches in and out', mask_token='patches in and out',
@@ -73,6 +76,21 @@ def _booked(counts:dict, name:str) -> int:
     "Operations booked to a module"
     return sum(counts.get(name, {}).values())
 
+def _inputs(c:ModelConfig, n_frames:int, h:int, w:int, len_text:int, n_given:int) -> dict:
+    "What a model reads of one clip, for shapes alone"
+    z = torch.empty(1, n_frames, c.channels, h, w)
+    given = torch.empty(1, n_frames, dtype=torch.bool)
+    form = FORMS[c.image]
+    out = dict(
+        z_t=z, t=torch.empty(1, n_frames) if form.told else torch.empty(1),
+        text=torch.empty(1, len_text, c.text_width), pooled=torch.empty(1, c.text_width),
+        micro=torch.empty(1, len(MICRO)))
+    if c.given_flag: out['given'] = given
+    if form.attended:
+        frames = torch.empty(n_given, dtype=torch.long)
+        out['image'] = GivenImages(z[:, :n_given], frames, given[:, :n_given])
+    return out
+
 @functools.lru_cache(maxsize=512)
 def forward_flops(
     config:ModelConfig, # shape of the model
@@ -82,6 +100,7 @@ def forward_flops(
     p_drop:float=0.,    # share of patches that skip the main blocks
     len_text:int=77,    # text tokens
     p_drop_frames:float=0., # share of temporal patches that skip the main blocks
+    n_given:int=1,      # frames that may be given, for models that attend to them
 ) -> dict[str,int]:     # part -> operations of one clip; training takes three times the sum
     "What a forward pass costs, part by part, by PyTorch's counter"
     one = replace(config, depth=1, unmasked_depth=min(1, config.unmasked_depth))
@@ -89,11 +108,11 @@ def forward_flops(
     s = h*w // config.patch**2
     with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model = one.build()
-        keep = torch.empty(1, n_kept(s, p_drop)).long() if p_drop else None
-        keep_frames = torch.empty(1, n_kept(f, p_drop_frames)).long() if p_drop_frames else None
-        model(torch.empty(1, n_frames, config.channels, h, w), torch.empty(1),
-              torch.empty(1, len_text, config.text_width), torch.empty(1, config.text_width),
-              torch.empty(1, len(MICRO)), keep=keep, keep_frames=keep_frames)
+        keep = torch.empty(1, n_kept(s, p_drop), dtype=torch.long) if p_drop else None
+        n_boxes = n_kept(f, p_drop_frames)
+        keep_frames = torch.empty(1, n_boxes, dtype=torch.long) if p_drop_frames else None
+        inputs = _inputs(config, n_frames, h, w, len_text, n_given)
+        model(**inputs, keep=keep, keep_frames=keep_frames)
     counts = counter.get_flop_counts()
     root = type(model).__name__
     parts = {}

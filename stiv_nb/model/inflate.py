@@ -80,7 +80,12 @@ def weight_shapes(
     return {name: p.shape for name, p in model.named_parameters()}
 
 # %% ../../nbs/380_inflate.ipynb #45ff1106
+def _inflate_flag(w:Tensor, c:int, pt:int) -> Tensor:
+    "A flag for each frame of a box; together they say what the one frame's did"
+    return inflate_in(w, 1, pt)
+
 _INFLATE = {
+    'given_flag.weight': _inflate_flag,
     'patch_in.weight': inflate_in,
     'patch_out.weight': inflate_out,
     'patch_out.bias': inflate_out,

@@ -46,6 +46,7 @@ class Defaults(SamplingConfig):
     stride:int = 1               # source frames per step, told to the model
     fps:float = 8.               # frames per second of the returned video
     shift:float = 1.             # time shift, the one of training
+    noise_image:float = 0.       # noise on given frames, the one of training
     max_frames:int = 32 # most frames per call: far beyond its training a model's motion falls apart
     # what the model was typically told of its training clips; None: the size asked for, uncut
     micro:dict|None = None
@@ -53,7 +54,7 @@ class Defaults(SamplingConfig):
     def __post_init__(self):
         many = (1, 1_000_000)
         check_config(self, 'defaults', size=many, n_frames=many, stride=many, max_frames=many,
-                     fps=(.1, 1000), shift=(1e-9, 1000))
+                     fps=(.1, 1000), shift=(1e-9, 1000), noise_image=(0, 1))
         super().__post_init__()
         if self.n_frames > self.max_frames:
             raise ValueError(f"defaults.n_frames={self.n_frames} is more than "

@@ -22,8 +22,9 @@ from ..core.random import slot_normal
 from ..data.video import Video, to_uint8
 from ..flow.objective import Objective
 from ..model.dit import DiT
-from .condition import model_input
+from .condition import fixed_frames
 from .inputs import Defaults, check_prompts, choose, place_images, what_to_tell
+from .loss import IMAGE_NOISE
 from .sampler import Guide, guided_velocity, sample
 from .saving import CONFIG, WEIGHTS, naming, read_parts, write_parts
 
@@ -138,16 +139,18 @@ def __call__(self:Pipeline,
     pixels, mask = place_images(image, given, b, ask.n_frames, ask.size)
     z1 = self.vae.encode(pixels.to(self.device))
     mask = mask.to(self.device)
+    def noise(draw):
+        return slot_normal(seed, 0, torch.arange(b), draw, z1.shape[1:]).to(self.device)
     velocity = guided_velocity(
         self.model, self.encode_text(prompts), self.encode_text(['']),
-        told.to(self.device).repeat(b, 1), z1, mask, ask.sampling, self.objective, guide)
-    noise = slot_normal(seed, 0, torch.arange(b), 0, z1.shape[1:]).to(self.device)
-    z = sample(velocity, noise, z1, mask, ask.sampling, self.defaults.shift, self.objective,
+        told.to(self.device).repeat(b, 1), z1, mask, ask.sampling, self.objective, guide,
+        self.defaults.noise_image, noise(IMAGE_NOISE) if self.defaults.noise_image else None)
+    fixed = fixed_frames(self.model, mask)
+    z = sample(velocity, noise(0), z1, fixed, ask.sampling, self.defaults.shift, self.objective,
                _bar(progress))
     clips = self.vae.decode(z).cpu()
     # such a frame comes back as it was given, not through the codec
-    fixed = model_input(z, z1, mask).fixed.cpu()
-    clips = torch.where(fixed[:, :, None, None, None], pixels, clips)
+    clips = torch.where(fixed.cpu()[:, :, None, None, None], pixels, clips)
     videos = [Video(to_uint8(c), fps=self.defaults.fps) for c in clips]
     return videos if many else videos[0]
 

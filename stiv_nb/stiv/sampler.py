@@ -18,7 +18,8 @@ from ..core.checks import check_config, check_number
 from ..flow.multistep import find_solver
 from ..flow.objective import Objective
 from ..flow.solver import time_grid
-from .condition import drop_text, model_input, replace_frames
+from .condition import drop_text, fixed_frames, form_of, frames_to_show
+from .condition import given_latents, model_input, replace_frames
 from .guidance import Momentum, apg, cfg_zero, jit_cfg, renorm, sit_cfg
 from .lowpass import low_pass
 
@@ -109,6 +110,8 @@ class _Shown(NamedTuple):
     given:Tensor  # (b, f) bool
     blur:float    # strength of the filter over given frames
     until:float   # flow time at which they are sharp again
+    noise_image:float       # share of the clip's noise that they get
+    image_eps:Tensor|None   # (b, f, c, h, w) their noise
 
 def _asker(model, objective:Objective, passes:tuple, shown:_Shown):
     "A function (z, t) -> velocities, one for each pass, from one forward"
@@ -120,12 +123,16 @@ def _asker(model, objective:Objective, passes:tuple, shown:_Shown):
     words = drop_text(Text(*(_repeat(x, n) for x in shown.text)), shown.null, drop)
     micros, sharp = _repeat(shown.micro, n), _repeat(shown.z1, n)
     blurred = low_pass(sharp, shown.blur)
+    eps = None if shown.image_eps is None else _repeat(shown.image_eps, n)
+    frames = frames_to_show(shown.given) if form_of(model).attended else None
 
     def velocities(z, t):
         times = _when(z, t).repeat(n)
-        read = model_input(_repeat(z, n), blurred if t < shown.until else sharp, image).z
-        out = model(read, times, words.tokens, words.pooled, micros, words.mask)
-        return objective.velocity(out, read, times).chunk(n)
+        clean = blurred if t < shown.until else sharp
+        seen, at = given_latents(objective, clean, eps, times, shown.noise_image)
+        read = model_input(model, _repeat(z, n), times, seen, image, frames, at)
+        out = model(read.z, read.t, words.tokens, words.pooled, micros, words.mask, **read.more)
+        return objective.velocity(out, read.z, times).chunk(n)
     return velocities
 
 # %% ../../nbs/530_sampler.ipynb #59b3fb78
@@ -163,26 +170,29 @@ def guided_velocity(
     sampling:SamplingConfig=SamplingConfig(), # guidance and the rest; not solver and steps
     objective:Objective=Objective(), # what the model predicts
     guide:Guide|None=None,           # a weaker model for the null pass (Karras et al. 2024)
+    noise_image:float=0.,            # as in training: 0 clean given frames, 1 as noisy as the clip
+    image_eps:Tensor|None=None,      # (b, f, c, h, w) their noise, the same at all steps
 ):                                 # function (z, t) -> v for a solver; t is a number
     "Model, conditions and guidance as one velocity; all passes share one forward (STIV §2.3)"
     how, passes = sampling, MODES[sampling.mode]
     if guide is not None and how.mode != 'jit':
         raise ValueError(f"mode={how.mode!r} has no place for a guide: use mode='jit'")
-    shown = _Shown(text, null, micro, z1, given, how.blur, how.blur_until)
+    shown = _Shown(text, null, micro, z1, given, how.blur, how.blur_until, noise_image, image_eps)
+    fixed = fixed_frames(model, given)
     full = _asker(model, objective, passes[-1:], shown)
     every = full if how.mode == 'none' else _asker(model, objective, passes, shown)
     if guide is not None:
         weak = _asker(guide.model, guide.objective, passes[-1:], shown)
         def every(z, t): return *weak(z, t), *full(z, t)
-    mix = _mixer(how, given, objective)
-    needs_null = guide is None and how.guide_from > 0 and how.known == 'own' and bool(given.any())
+    mix = _mixer(how, fixed, objective)
+    needs_null = guide is None and how.guide_from > 0 and how.known == 'own' and bool(fixed.any())
 
     def velocity(z, t):
         guides = how.guides(t)
         v = every(z, t) if guides or (needs_null and t < how.guide_from) else full(z, t)
         out = mix(v, z, t) if guides else v[-1]
         own = v[0] if how.known == 'own' else objective.towards(z1, z, _when(z, t))
-        return replace_frames(out, own, given)    # the latents of given frames go their own way
+        return replace_frames(out, own, fixed)    # the latents of given frames go their own way
     return velocity
 
 # %% ../../nbs/530_sampler.ipynb #cf3717cc
@@ -190,8 +200,8 @@ def guided_velocity(
 def sample(
     velocity,             # function (z, t) -> v, from `guided_velocity`
     noise:Tensor,         # (b, f, c, h, w) standard normal
-    z1:Tensor,            # (b, f, c, h, w) clean latents; only given frames are read
-    given:Tensor,         # (b, f) bool
+    z1:Tensor,            # (b, f, c, h, w) clean latents; only fixed frames are read
+    fixed:Tensor,         # (b, f) bool, frames that are not drawn, from `fixed_frames`
     sampling:SamplingConfig=SamplingConfig(), # solver and steps; the one of the velocity
     shift:float=1.,       # time shift, the one of training
     objective:Objective=Objective(), # the model's: a solver must know the path
@@ -201,4 +211,4 @@ def sample(
     solve = find_solver(sampling.solver, objective.path)
     grid = time_grid(sampling.steps, shift, objective.first)[sampling.n_waiting:]
     z = solve(velocity, noise, grid, bar)
-    return replace_frames(z, z1, model_input(z, z1, given).fixed)
+    return replace_frames(z, z1, fixed)

@@ -14,6 +14,7 @@ import torch
 from ..core.checks import check_choice, check_number
 from ..core.machine import GPU, GPUS
 from ..model.count import count_parameters, forward_flops, n_tokens
+from ..stiv.condition import task_frames
 from .optimisers import OPTIMISERS
 from .recipe import Recipe
 
@@ -197,7 +198,8 @@ def plan(
     memory = _memory(recipe, parameters, n_gpus)
     room = .92*kind.memory - sum(memory.values())
     side = d.size // recipe.codec.factor
-    forward = forward_flops(m, d.n_frames, side, side, r.p_drop_patches, len_text,
+    n_given = len(task_frames(recipe.condition.task, d.n_frames))
+    forward = forward_flops(m, d.n_frames, side, side, r.p_drop_patches, len_text, n_given=n_given,
                             p_drop_frames=r.p_drop_frames)
     flops = 3 * r.batch * sum(forward.values())
     hours = flops*r.n_steps / (kind.flops*mfu*n_gpus) / 3600

@@ -18,6 +18,7 @@ from ..core.machine import find_gpu
 from ..flow.times import loss_by_time
 from ..model.count import forward_flops, n_tokens
 from ..model.singleton import typical_micro
+from ..stiv.condition import task_frames
 from ..stiv.loss import make_draws, stiv_loss
 from ..stiv.pipeline import Defaults, Pipeline
 from .buckets import check_known
@@ -216,7 +217,7 @@ class Trainer:
         half = self.recipe.parallel.half
         with torch.autocast(self.device.type, half, enabled=half is not None):
             return stiv_loss(self.model, z1, text, self.null, micro, draws, self.objective,
-                             as_velocity)
+                             as_velocity, self.recipe.condition)
 
     def work(self, clips) -> tuple[float, float]:
         "Tokens, and operations of forward and backward, as they really are"
@@ -225,7 +226,9 @@ class Trainer:
         n, f, _, h, w = z1.shape
         patches, frames = r.run.p_drop_patches, r.run.p_drop_frames
         tokens = n_tokens(r.model, f, h, w, patches, frames)
-        flops = forward_flops(r.model, f, h, w, patches, text.mask.shape[1], p_drop_frames=frames)
+        n_given = len(task_frames(r.condition.task, f))
+        flops = forward_flops(r.model, f, h, w, patches, text.mask.shape[1], n_given=n_given,
+                              p_drop_frames=frames)
         return n*tokens, 3*n*sum(flops.values())
 
     def update(self):
@@ -297,7 +300,8 @@ class Trainer:
         n_frames = 1 if d.image_every == 1 else d.n_frames     # 1: it has seen pictures only
         defaults = Defaults(
             **vars(r.sampling), size=d.size, n_frames=n_frames, stride=d.stride,
-            shift=r.flow.shift, max_frames=4*d.n_frames, micro=self.micro)
+            shift=r.flow.shift, noise_image=r.condition.noise_image, max_frames=4*d.n_frames,
+            micro=self.micro)
         return Pipeline(model, *self.encoders, defaults, self.device, self.objective)
 
 # %% ../../nbs/660_trainer.ipynb #c996f04c
