@@ -17,6 +17,7 @@ from stiv_nb.model.layers import start_weights
 from stiv_nb.stiv.inputs import Defaults
 from stiv_nb.stiv.loss import make_draws, stiv_loss
 from stiv_nb.stiv.pipeline import Pipeline, load_pipeline, save_pipeline
+from stiv_nb.stiv.sampler import SamplingConfig, guided_velocity, sample
 from stiv_nb.train.planner import plan
 from stiv_nb.train.recipe import PARTS, Recipe, change, from_yaml, to_yaml
 from stiv_nb.train.recipes import RECIPES
@@ -125,7 +126,8 @@ def test_loss_of_every_objective_and_task(part, name, value):
 
 
 # ways to train and sample: a field of the model each, or a mask of the run
-WAYS = {f"{name}={value}": {f"model__{name}": value} for name, value in OF_MODEL}
+WAYS = {f"{name}={value}": {f"model__{name}": value} for name, value in OF_MODEL
+        if value != getattr(SHAPE, name)}
 WAYS |= {
     "temporal_patch=1": dict(model__temporal_patch=1),
     "temporal_patch=4": dict(model__temporal_patch=4),
@@ -163,14 +165,36 @@ def test_trained_saved_and_sampled(way, coders, tmp_path):
 
 def test_a_field_that_a_file_does_not_know_has_its_default(coders, tmp_path):
     "A pipeline that was stored before a field was there loads as the same model"
-    trainer_model = start_weights(replace(SHAPE, channels=8).build(), 0)
-    pipe = Pipeline(trainer_model, *coders, Defaults(steps=2, size=16), "cpu")
+    model = start_weights(replace(SHAPE, channels=8).build(), 0)
+    pipe = Pipeline(model, *coders, Defaults(steps=2, size=16), "cpu")
     folder = save_pipeline(pipe, tmp_path/"old")
     config = json.loads((folder/"config.json").read_text())
     for name in ("norm", "attention", "temporal_modulation", "condition_norm", "micro_conditions"):
         del config["model"][name]
     (folder/"config.json").write_text(json.dumps(config))
-    assert load_pipeline(folder, "cpu").model.config == trainer_model.config
+    assert load_pipeline(folder, "cpu").model.config == model.config
+
+
+NUMBERS = dict(guide_from=.3, guide_until=.5, blur=.5)   # that switch something on
+
+
+@pytest.mark.parametrize("name, value", [c[1:] for c in CHOICES if c[0] == "sampling"]
+                         + [*NUMBERS.items()])
+def test_every_way_to_sample(name, value):
+    "Clips with a given frame and without, whatever is chosen; the given frame comes back"
+    torch.manual_seed(0)
+    sampling = replace(SamplingConfig(steps=3), **{name: value})
+    model, x = SHAPE.build(), inputs(SHAPE)
+    for p in model.parameters(): torch.nn.init.normal_(p, std=.2)
+    text = Text(x["text"], x["pooled"], torch.ones(2, LENGTH).bool())
+    null = Text(*(v[:1] for v in text))
+    given = torch.zeros(2, F).bool()
+    given[0, 0] = True
+    noise, z1 = torch.randn(2, *x["z_t"].shape)
+    with torch.no_grad():
+        velocity = guided_velocity(model, text, null, x["micro"], z1, given, sampling)
+        z = sample(velocity, noise, z1, given, sampling)
+    assert z.isfinite().all() and torch.equal(z[0, 0], z1[0, 0])
 
 
 def test_two_models_that_differ_in_one_choice_share_their_start():

@@ -10,7 +10,7 @@ from stiv_nb.bench.throughput import (
     Setting, compiled_graphs, gpu_kind, open_trainer, start_afresh, train_row)
 from stiv_nb.core.outside import read_json_lines
 from stiv_nb.model.dit import DiT, ModelConfig
-from stiv_nb.stiv.sampler import guided_velocity, sample
+from stiv_nb.stiv.sampler import SamplingConfig, guided_velocity, sample
 from stiv_nb.train.ranks import leave_ranks
 from stiv_nb.train.recipe import change
 from stiv_nb.train.recipes import RECIPES
@@ -98,10 +98,10 @@ def test_sampling_does_not_wait_for_the_device():
     z1, text, null, micro = fake_batch(change(SMALL, run__batch=1), device="cuda")
     given = (torch.arange(z1.shape[1], device="cuda") == 0)[None]
     noise = torch.randn_like(z1)
-    velocity = guided_velocity(model, text, null, micro, z1, given, "jit", 7.5, 1.5, True)
-    sample(velocity, noise, z1, given, 2)
+    velocity = guided_velocity(model, text, null, micro, z1, given)
+    sample(velocity, noise, z1, given, SamplingConfig(steps=2))
     torch.cuda.set_sync_debug_mode("error")
-    try: velocity(noise, torch.full((1,), .5, device="cuda"))
+    try: velocity(noise, .5)
     finally: torch.cuda.set_sync_debug_mode("default")
 
 

@@ -217,6 +217,16 @@ PLACES = [
     ("number", ["bench", "--train", "nope", "--seconds", HERE]),
     ("text",   ["bench", "--device", HERE]),
     ("number", ["demo", "--folder", "clips", "--seed", HERE]),
+    ("text",   ["ablate", HERE]),
+    ("text",   ["ablate", "image-dropout", f"--run.{HERE}", "1"]),
+    ("number", ["ablate", "image-dropout", "--limit", HERE]),
+    ("number", ["ablate", "image-dropout", "--seeds", HERE]),
+    ("number", ["ablate", "image-dropout", "--captions", HERE]),
+    ("number", ["ablate", "image-dropout", "--workers", HERE]),
+    ("target", ["ablate", "image-dropout", "--start-folder", "clips", "--folder", HERE]),
+    ("text",   ["compare", HERE]),
+    ("file",   ["compare", HERE]),
+    ("text",   ["compare", "clips", "--base", HERE]),
     ("text",   ["doctor", HERE]),
 ]
 

@@ -119,11 +119,17 @@ TABLE = {   # entry of config.json -> values that no pipeline has there
     "defaults.shift": [*WRONG_KIND, 0, -1, 1e9],
     "defaults.mode": [None, "a", 3, [], {}],
     "defaults.solver": [None, "a", 3, [], {}],
+    **{f"defaults.{name}": [None, "a", 3, [], {}] for name in ("rule", "known")},
+    **{f"defaults.{name}": [*WRONG_KIND, -1, 2, 10**400]
+       for name in ("guide_from", "guide_until", "blur", "blur_until")},
+    **{f"defaults.{name}": [*WRONG_KIND, 10**9, 10**400]
+       for name in ("zero_steps", "apg_eta", "apg_longest", "apg_momentum")},
     "defaults.renorm": [None, "yes", 1, []],
     "defaults.micro": ["a", 3, [1], dict(speed=3), dict(height=-1), dict(height="a"),
                        dict(height=math.nan), dict(height=None), dict(height=10**400)],
     "defaults.foreign": [1],
     "objective.prediction": [None, "a", 3, []],
+    "objective.path": [None, "a", 3, []],
     "objective.foreign": [1],
 }
 
@@ -258,6 +264,13 @@ def test_a_pipeline_that_remembers_nothing_says_what_is_asked():
     ([RED, "--guidance", "-5"],                "guidance=-5.0 must be"),
     ([RED, "--guidance", "1000"],              "guidance=1000.0 must be"),
     ([RED, "--guidance-image", "-5"],          "guidance_image=-5.0 must be"),
+    ([RED, "--rule", "best"],                  "rule='best' is not one of cfg"),
+    ([RED, "--rule", "apg", "--mode", "sit"],  "use mode='jit'"),
+    ([RED, "--guide-from", "2"],               "guide_from=2.0 must be"),
+    ([RED, "--guide-until", "0"],              "mode='none' switches guidance off"),
+    ([RED, "--blur", "1"],                     "blur=1.0 must be"),
+    ([RED, "--guide", "nowhere"],              "there is no pipeline 'nowhere'"),
+    ([RED, "--guide", "toy"],                  "the guide has another codec"),
     ([RED, "--seed", "-1"],                    "seed=-1 must be"),
     ([RED, "--seed", str(2**63)],              "seed=9223372036854775808 must be"),
     ([RED, "--seed", "9"*400],                 "seed=999"),

@@ -14,7 +14,7 @@ from .speed import FakeBatch, fake_batch, seconds_of
 from .throughput import measured
 from ..core.machine import best_device
 from ..model.dit import DiT
-from ..stiv.sampler import guided_velocity, sample
+from ..stiv.sampler import SamplingConfig, guided_velocity, sample
 from ..train.recipe import SIXTEEN_BITS, Recipe, change
 
 # %% ../../nbs/930_passes.ipynb #7fb03534
@@ -33,9 +33,10 @@ def draw_clips(
     noise = torch.randn_like(batch.z1)
     half = SIXTEEN_BITS.get(precision)
     with torch.autocast(device.type, half, enabled=half is not None):
+        how = SamplingConfig(mode=mode, steps=steps)
         velocity = guided_velocity(
-            model, batch.text, batch.null, batch.micro, batch.z1, given, mode, 7.5, 1.5, True)
-        return sample(velocity, noise, batch.z1, given, steps, shift)
+            model, batch.text, batch.null, batch.micro, batch.z1, given, how)
+        return sample(velocity, noise, batch.z1, given, how, shift)
 
 # %% ../../nbs/930_passes.ipynb #5eddd787
 def _mode_seconds(model, batch, recipe:Recipe, precision:str, steps:int, repeats:int) -> dict:

@@ -18,7 +18,10 @@ from .. import __version__
 from .main import command
 
 # %% ../../nbs/980_doctor.ipynb #1af68e8a
-EXTRAS = dict(hub=('diffusers', 'transformers'), log=('tensorboard',)) # extra -> modules it brings
+EXTRAS = dict(   # extra -> modules it brings
+    hub=('diffusers', 'transformers'),
+    eval=('torchmetrics',),
+    log=('tensorboard',))
 
 def _torch() -> str:
     "Its version, if it can be imported"

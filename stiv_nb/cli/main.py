@@ -31,7 +31,8 @@ class Command(NamedTuple):
     example:str       # a line that works
 
 COMMANDS = {}   # name -> `Command`, in the order of the overview
-MODULES = ('cli.sample', 'cli.data', 'cli.runs', 'cli.jobs', 'cli.doctor')   # they add the commands
+# they add the commands
+MODULES = ('cli.sample', 'cli.data', 'cli.runs', 'cli.jobs', 'cli.lab', 'cli.doctor')
 
 def command(
     example:str, # a line that works, shown under the help

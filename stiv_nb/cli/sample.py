@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from .main import check_out, command
-from ..core.checks import check_number, check_seed
+from ..core.checks import check_choice, check_number, check_seed
 
 # %% ../../nbs/965_sample.ipynb #6f910b2b
 def targets(
@@ -93,11 +93,17 @@ def cmd_sample(
     size:str=None,             # pixels of a side, or HEIGHTxWIDTH
     seed:int=0,                # seed of the noise
     steps:int=None,            # number of solver steps
-    solver:str=None,           # euler or heun
+    solver:str=None,           # euler, heun, ddim, unipc or dpm++
     mode:str=None,             # guidance: jit (text and image together), sit (apart) or none
     guidance:float=None,       # guidance scale; 1 is none
     guidance_image:float=None, # guidance scale of the image, for --mode sit
     renorm:bool=None,          # whether guidance keeps the velocity's length (CFG-Renorm)
+    rule:str=None,             # how --mode jit mixes its passes: cfg, cfg_zero or apg
+    guide_from:float=None,     # flow time (0 is noise, 1 the video) at which guidance begins
+    guide_until:float=None,    # flow time at which it ends
+    guide:str=None,            # weaker weights, by name, in place of the null pass (autoguidance)
+    known:str=None,            # what null passes see of given frames: own (noise) or renoised
+    blur:float=None,           # 0 to 0.99: given frames are blurred at first, for more motion
     micro:tuple[str, ...]=(),  # what the model is told, as NAME=NUMBER: height, width, crop_top, …
 ):
     "Draws videos from prompts and, if given, pictures; options left out are the pipeline's own"
@@ -108,11 +114,14 @@ def cmd_sample(
     frames = read_given(given)
     shape = dict(n_frames=n_frames, size=read_size(size))
     scales = dict(mode=mode, guidance=guidance, guidance_image=guidance_image, renorm=renorm)
-    sampling = dict(**shape, **scales, steps=steps, solver=solver, micro=read_micro(micro))
+    ways = dict(rule=rule, guide_from=guide_from, guide_until=guide_until, known=known, blur=blur)
+    sampling = dict(**shape, **scales, **ways, steps=steps, solver=solver, micro=read_micro(micro))
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
+    weak = None if guide is None else load(guide)
+    pictures = dict(image=image, given=frames)
     bar = sys.stderr.isatty()
-    videos = pipe(prompts, image=image, given=frames, seed=seed, progress=bar, **sampling)
+    videos = pipe(prompts, **pictures, seed=seed, progress=bar, guide=weak, **sampling)
     for path, video in zip(paths, videos):
         print(f'{video.save(path, over=out is not None)} ({video})')   # a free name, if it is ours
 
@@ -167,6 +176,7 @@ def cmd_eval(
     guidance:float=None,  # guidance scale
     mode:str=None,        # guidance: jit, sit or none
     seed:int=99,          # seed of the clips asked for; with the run's own seed, training saw them
+    world:str='core',     # toy world: core, hard, one or two of its objects, middle or wall
     folder:str=None,      # judge the clips of this folder instead of a pipeline
 ):
     "Counts how often samples are right, beside the codec's ceiling; or scores a folder of clips"
@@ -174,14 +184,16 @@ def cmd_eval(
         for k, v in score_clips(Path(folder)).items(): print(f'{k:24} {v:.3f}')
         return
     from stiv_nb.core.progress import Bar
-    from stiv_nb.data.shapes import ShapeWorld
+    from stiv_nb.data.shapes import WORLDS, ShapeWorld
     from stiv_nb.eval.toybench import ceiling, evaluate, table
+    check_choice('world', world, WORLDS)
     n = check_number('n', n, 1, 1_000_000, whole=True)
     seed = check_seed('seed', seed)
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
     d = pipe.defaults
-    world = ShapeWorld(size=d.size, n_frames=d.n_frames, stride=d.stride, split=split, seed=seed)
+    world = ShapeWorld(size=d.size, n_frames=d.n_frames, stride=d.stride, split=split, seed=seed,
+                       **WORLDS[world])
     sampling = dict(steps=steps, guidance=guidance, mode=mode)
     judged = evaluate(pipe, world, n, task=task, report=Bar('sample'), **sampling)
     print(table([ceiling(pipe.vae, world, n), judged]))

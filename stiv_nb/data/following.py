@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .drawing import SHAPE_AREAS
-from .motion import MOTIONS, SPEEDS, WINDOW, growths, path, size_at
+from .motion import MOTIONS, SPEEDS, WINDOW, path, size_at
 from .objects import SEEN
 from .reading import look
 
@@ -42,7 +42,7 @@ def follow(
     found:dict,   # from `look`
     stride:int=1, # base frames per frame
 ) -> Tensor:      # (b, 2, 11) in picture sides; inf where no object was found
-    "How far each object's path is from each of `MOTIONS`, walls included, at the better speed (ours)"
+    "How far each object's path is from each of `MOTIONS`, walls included (ours)"
     area = found['track'].area
     f = min(area.shape[2], max(2, (WINDOW - 1)//stride + 1))
     moments = torch.arange(f, device=area.device).float() * stride

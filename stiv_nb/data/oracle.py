@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.checks import check_least
 from .following import look_past_walls
+from .graded import grade
 from .reading import look
 from .scores import compare, i2v_scores, quality_scores, semantic_scores
 
@@ -30,23 +31,38 @@ def judge(
 class ShapeOracle:
     "Reads facts from clips of the `ShapeWorld` and scores them; with what was asked, it judges"
     def __init__(self,
-        stride:int=1, # base frames per frame
+        stride:int=1,         # base frames per frame
+        walls:bool=False,     # a wall may turn objects within the clip
+        relations:bool=False, # captions say how pairs lie
     ):
         self.stride = check_least('stride', stride, 1)
+        self.walls = walls
+        self.relations = relations
+
+    @classmethod
+    def of(cls,
+        world, # a `ShapeWorld`
+    ):
+        "The judge of a world's captions"
+        return cls(world.stride, world.starts != 'clear', world.p_relation == 1)
 
     def __call__(self,
         clips:Tensor,           # (b, f, 3, H, W) in [-1, 1]
         asked:dict|None=None,   # facts of a `ShapeWorld`; adds the semantic scores and the total
         image:Tensor|None=None, # (b, 3, H, W) first image that was given; adds the I2V scores
-    ) -> dict:                  # facts: (b, 2) or (b,), -1 where nothing is; scores: (b,) each
-        "Facts and scores of each clip"
-        found = look(clips, self.stride)
-        scores = quality_scores(clips, found, self.stride)
+    ) -> dict: # facts: (b, 2) or (b,), -1 where nothing is; scores and, if asked, right: (b,) each
+        "Facts and scores of each clip, and what of that which was asked is right"
+        found = (look_past_walls if self.walls else look)(clips, self.stride)
+        scores, right = quality_scores(clips, found, self.stride), {}
         if asked is not None:
+            still = clips.shape[1] == 1
             asked = {k: v.to(clips.device) for k, v in asked.items()}
-            scores |= semantic_scores(found, asked, still=clips.shape[1] == 1)
+            right = compare(found, asked, still, self.relations)
+            scores |= semantic_scores(found, asked, still)
+            scores['graded'] = grade(found, asked, self.stride, self.relations).graded
             scores['total'] = .8*scores['quality'] + .2*scores['semantic']
         if image is not None:
             scores |= i2v_scores(found, look(image[:, None]), asked)
             scores['total_i2v'] = (scores['i2v'] + scores['quality']) / 2
-        return dict(facts={k: v for k, v in found.items() if k != 'track'}, scores=scores)
+        facts = {k: v for k, v in found.items() if k not in ('track', 'motions')}
+        return dict(facts=facts, scores=scores, right=right)

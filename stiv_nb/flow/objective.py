@@ -6,6 +6,7 @@
 __all__ = ['Prediction', 'Objective', 'FlowConfig']
 
 # %% ../../nbs/225_objective.ipynb #e55a42c4
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,18 +14,25 @@ from torch import Tensor
 
 from ..core.checks import check_config
 from .path import interpolate, velocity
+from .paths import LEAST, Path, path_at
 from .times import Times
 
 # %% ../../nbs/225_objective.ipynb #e46af8da
 Prediction = Literal['velocity', 'clean', 'noise']
-_LEAST = .02   # denominators of a velocity are at least this large (ours)
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     "The path, what the network predicts on it, and the velocity that follows (STIV §2.1)"
     prediction:Prediction = 'velocity' # velocity (paper), clean latents, or noise (as DDPM)
+    path:Path = 'linear'               # straight line (paper), or cosine (as DDPM)
 
     def __post_init__(self): check_config(self, 'objective')
+
+    @property
+    def first(self) -> float:
+        "The flow time at which a sampler starts"
+        if self.prediction != 'noise': return 0.
+        return LEAST if self.path == 'linear' else math.asin(LEAST)*2/math.pi
 
     def noised(self,
         z1:Tensor,  # (b, f, c, h, w) clean latents
@@ -32,15 +40,19 @@ class Objective:
         t:Tensor,   # (b,) flow time
     ) -> Tensor:    # (b, f, c, h, w)
         "The point of the path at `t`"
-        return interpolate(z1, eps, t)
+        if self.path == 'linear': return interpolate(z1, eps, t)
+        return path_at(self.path, t, z1).mix(z1, eps)
 
     def target(self,
         z1:Tensor,  # (b, f, c, h, w) clean latents
         eps:Tensor, # (b, f, c, h, w) noise
+        t:Tensor,   # (b,) flow time
     ) -> Tensor:    # (b, f, c, h, w)
         "What the network is trained to answer"
         if self.prediction == 'clean': return z1
-        return eps if self.prediction == 'noise' else velocity(z1, eps)
+        if self.prediction == 'noise': return eps
+        if self.path == 'linear': return velocity(z1, eps)
+        return path_at(self.path, t, z1).velocity(z1, eps)
 
     def velocity(self,
         out:Tensor, # (b, f, c, h, w) answer of the network
@@ -49,9 +61,24 @@ class Objective:
     ) -> Tensor:    # (b, f, c, h, w)
         "The velocity that an answer means"
         if self.prediction == 'velocity': return out
-        t = t.reshape(-1, *[1]*(z_t.dim() - 1)).to(z_t.dtype)
-        if self.prediction == 'clean': return (out - z_t) / (1 - t).clamp(min=_LEAST)
-        return (z_t - out) / t.clamp(min=_LEAST)
+        if self.prediction == 'clean': return self.towards(out, z_t, t)
+        return path_at(self.path, t, z_t).from_noise(out, z_t)
+
+    def towards(self,
+        z1:Tensor,  # (b, f, c, h, w) clean latents
+        z_t:Tensor, # (b, f, c, h, w) noised latents
+        t:Tensor,   # (b,) flow time
+    ) -> Tensor:    # (b, f, c, h, w)
+        "The velocity of the path through `z_t` that ends in `z1`"
+        return path_at(self.path, t, z_t).from_clean(z1, z_t)
+
+    def clean(self,
+        v:Tensor,   # (b, f, c, h, w) velocity
+        z_t:Tensor, # (b, f, c, h, w) noised latents
+        t:Tensor,   # (b,) flow time
+    ) -> Tensor:    # (b, f, c, h, w)
+        "The clean latents that a velocity means"
+        return path_at(self.path, t, z_t).clean_of(z_t, v)
 
 # %% ../../nbs/225_objective.ipynb #ed31d6ce
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +87,7 @@ class FlowConfig:
     times:Times = 'logit-normal'       # distribution of flow times
     shift:float = 1.                   # k > 1 moves times towards noise
     prediction:Prediction = 'velocity' # what the network predicts
+    path:Path = 'linear'               # from noise to data: straight, or along a cosine (as DDPM)
 
     def __post_init__(self):
         check_config(self, 'flow')
@@ -67,4 +95,4 @@ class FlowConfig:
             raise ValueError(f"flow.shift={self.shift} must lie between 0 and 1000")
 
     @property
-    def objective(self): return Objective(prediction=self.prediction)
+    def objective(self): return Objective(prediction=self.prediction, path=self.path)

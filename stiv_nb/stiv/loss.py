@@ -76,7 +76,7 @@ def stiv_loss(
     text = drop_text(text, null, draws.drop_text)
     out = model(read.z, draws.t, text.tokens, text.pooled, micro, text.mask, draws.keep,
                 draws.keep_frames)
-    target = objective.target(z1, draws.eps)
+    target = objective.target(z1, draws.eps, draws.t)
     if as_velocity:
         out = objective.velocity(out, z_t, draws.t)
         target = objective.velocity(target, z_t, draws.t)

@@ -17,6 +17,7 @@ import yaml
 
 from ..core.checks import check_config, check_field, did_you_mean, from_fields
 from ..core.outside import parse_yaml
+from ..flow.multistep import find_solver
 from ..flow.objective import FlowConfig
 from ..model.dit import ModelConfig
 from ..stiv.condition import ConditionConfig
@@ -231,6 +232,7 @@ class Recipe:
         if self.run.val_every and not self.data.n_val:
             raise ValueError(f"run.val_every={self.run.val_every} has nothing to validate on: "
                              "set data.n_val")
+        find_solver(self.sampling.solver, self.flow.path)   # an error if it does not fit
 
 PARTS = {f.name: f.type for f in dataclasses.fields(Recipe)}   # name -> config class
 
