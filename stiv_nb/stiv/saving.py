@@ -17,7 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..codec.hub import DiffusersVAE, HFTextEncoder, HubConfig
-from ..codec.text import TextConfig, TinyText
+from ..codec.text import TextConfig
 from ..codec.vae import TinyVAE, VAEConfig
 from ..core.checks import from_fields
 from ..core.files import replace_folder, temp_path

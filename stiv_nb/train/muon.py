@@ -62,7 +62,7 @@ def _own_rows(whole:Tensor, p) -> Tensor:
 
 # %% ../../nbs/597_muon.ipynb #a0ba0b81
 class Muon(AdaFactor):
-    "Orthogonal momentum for the matrices of the blocks (Jordan et al. 2024), AdaFactor for the rest"
+    "Orthogonal momentum for matrices of the blocks (Jordan et al. 2024), AdaFactor for the rest"
     bytes_per_weight = 4 # of state: one momentum
 
     def __init__(self,
