@@ -6,7 +6,7 @@
 __all__ = ['Spread', 'spread', 't_quantile', 'Interval', 'paired', 'Row', 'Comparison', 'compare', 'markdown', 'text_table',
            'curves']
 
-# %% ../../nbs/815_compare.ipynb #c8ac3165
+# %% ../../nbs/815_compare.ipynb #38c2b55f
 import functools
 import html
 import math
@@ -19,7 +19,7 @@ import numpy as np
 from ..core.checks import check_least, did_you_mean
 from .store import Result, read_results
 
-# %% ../../nbs/815_compare.ipynb #81cf8044
+# %% ../../nbs/815_compare.ipynb #7a7ee882
 class Spread(NamedTuple):
     "What differences are made of"
     mean:float           # the difference
@@ -53,7 +53,7 @@ def spread(
     return Spread(mean, _scaled(a, var_a), _scaled(b, var_b), _scaled(e, ms_e),
                   math.sqrt(total), freedom)
 
-# %% ../../nbs/815_compare.ipynb #430b9f63
+# %% ../../nbs/815_compare.ipynb #7b03e016
 def _tail(t:float, freedom:float) -> float: # P(|T| > t)
     "Student's t by integrating cos^(n-1): with x = sqrt(n) tan(angle) its density is just that"
     angle = np.linspace(0, np.pi/2, 1501)[:-1]
@@ -103,7 +103,7 @@ def paired(
     return Interval(s.mean, s.mean + stretch*(low - s.mean), s.mean + stretch*(high - s.mean),
                     _tail(s.mean/s.error, s.freedom))
 
-# %% ../../nbs/815_compare.ipynb #7d2cac9a
+# %% ../../nbs/815_compare.ipynb #14a6f469
 class Row(NamedTuple):
     "One score of one arm against the base"
     arm:str
@@ -197,7 +197,7 @@ def compare(
             rows.append(Row(arm, name, a.mean(), b.mean(), paired(b - a, n), *a.shape))
     return Comparison(base, arms, rows)
 
-# %% ../../nbs/815_compare.ipynb #71246e95
+# %% ../../nbs/815_compare.ipynb #d75eff35
 _HEAD = ('arm', 'score', 'base', 'arm', 'difference', '95% interval', 'p', 'seeds', 'captions')
 
 def _p(p:float) -> str: return '< .001' if p < .001 else f'{p:.3f}'.replace('0.', '.', 1)
@@ -244,7 +244,7 @@ Comparison.__str__ = Comparison.__repr__ = text_table
 Comparison._repr_html_ = _html
 Comparison._repr_markdown_ = markdown
 
-# %% ../../nbs/815_compare.ipynb #12161dce
+# %% ../../nbs/815_compare.ipynb #5f6f285f
 def curves(
     c:Comparison, # any
 ):                # matplotlib figure

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['open_base', 'changed_arm', 'Study', 'study']
 
-# %% ../../nbs/810_study.ipynb #657b7014
+# %% ../../nbs/810_study.ipynb #f8f13d20
 import difflib
 import re
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ from ..train.recipe import Recipe, change, differences
 from ..train.recipes import RECIPES
 from ..train.setup import open_recipe
 
-# %% ../../nbs/810_study.ipynb #60546c08
+# %% ../../nbs/810_study.ipynb #0090565f
 def open_base(
     base, # a `Recipe`, or a name of `BASES`, of `RECIPES`, a YAML file, a run's folder
 ) -> Recipe:
@@ -53,7 +53,7 @@ def changed_arm(
                              f"{', '.join(map(str, allowed))}; did you mean {near[0]!r}?")
     return change(base, **fields)
 
-# %% ../../nbs/810_study.ipynb #72ac99a1
+# %% ../../nbs/810_study.ipynb #0d443396
 _NAME = r'[\w.+=-]{1,60}'
 
 def _recipes(base:Recipe, changes:dict) -> dict[str, Recipe]:
@@ -90,7 +90,7 @@ def _run_folder(folder:Path, name:str, seed:int, training:str) -> Path:
     there = sorted((folder/'runs').glob(f'*-{mark}'))
     return there[0] if there else folder/'runs'/f'{name}-{mark}'
 
-# %% ../../nbs/810_study.ipynb #e3683b73
+# %% ../../nbs/810_study.ipynb #aa2e8e96
 def _shape(r:Recipe) -> str: # what a step's time depends on
     d = r.data
     return repr((r.model, d.n_frames, d.size, d.image_every, d.buckets, r.run.batch, r.optim.name,
@@ -114,7 +114,7 @@ def _judge_seconds(job:Job, step:float) -> float:
         out += clip*calls*job.judging.captions*len(job.judging.asked(r))
     return out
 
-# %% ../../nbs/810_study.ipynb #4680d6e7
+# %% ../../nbs/810_study.ipynb #9f931a8d
 @dataclass
 class Study:
     "A planned study: what is stored, what is left, what it costs"
@@ -182,12 +182,14 @@ def study(
 ) -> Study:
     "Plans a study: errors come before any work, costs are measured"
     recipe, folder = open_base(base), Path(folder)
+    seeds = [*dict.fromkeys(check_seed('seed', s) for s in seeds)]
+    if not seeds: raise ValueError('there are no seeds; name at least one')
     device = torch.device(device) if device else best_device()
     named = _recipes(recipe, changes)
     told = {name: _told(recipe, r) for name, r in named.items()}
     recipes, hashes = _hashes(named, start)
     groups, wanted = {}, []
-    for seed in dict.fromkeys(check_seed('seed', s) for s in seeds):
+    for seed in seeds:
         for name, r in recipes.items():
             r = change(r, run__seed=seed)
             own, training = hashes[name]

@@ -6,7 +6,7 @@
 __all__ = ['PUBLISHED', 'judged', 'Checked', 'Verdict', 'verdict', 'verdicts', 'claims_table', 'claim_base', 'run_claim',
            'plan_claim']
 
-# %% ../../nbs/822_verdicts.ipynb #c636d7fc
+# %% ../../nbs/822_verdicts.ipynb #7d364f9c
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from .store import Result, read_results
 from .study import changed_arm, study
 from ..train.recipe import Recipe, change
 
-# %% ../../nbs/822_verdicts.ipynb #ccef7535
+# %% ../../nbs/822_verdicts.ipynb #a23a21df
 def judged(
     check:Check,   # of a claim
     diff:Interval, # the arm minus what it is compared with
@@ -32,7 +32,7 @@ def judged(
     if low > 0 and mean >= check.by: return 'reproduced'
     return 'not reproduced' if high < check.by else 'inconclusive'
 
-# %% ../../nbs/822_verdicts.ipynb #cb461c35
+# %% ../../nbs/822_verdicts.ipynb #70f46b82
 class Checked(NamedTuple):
     "A check and what was found"
     check:Check
@@ -48,13 +48,17 @@ class Verdict(NamedTuple):
     captions:int
     minutes:float       # of training and judging, all runs together
 
+_FLOOR = 2.   # points from 0 and from 100 within which a score tells arms apart no more
+
 def _check(check:Check, results:list[Result], code:str) -> tuple[Checked, int, int]:
     names = {r.arm for r in results}
     if not {check.arm, check.against} <= names:
         return Checked(check, None, 'not yet run'), 0, 0
     both = [r for r in results if r.arm in (check.arm, check.against)]
     row = compare(both, check.against, [check.score], code).row(check.arm, check.score)
-    return Checked(check, row.diff, judged(check, row.diff)), row.seeds, row.captions
+    saturated = max(row.base, row.mean) < _FLOOR or min(row.base, row.mean) > 100 - _FLOOR
+    word = 'inconclusive' if saturated else judged(check, row.diff)
+    return Checked(check, row.diff, word), row.seeds, row.captions
 
 def _together(words:list[str]) -> str:
     for word in ('not reproduced', 'not yet run', 'inconclusive'):
@@ -75,7 +79,7 @@ def verdict(
                    min((s for _, s, _ in found), default=0),
                    max((n for _, _, n in found), default=0), seconds/60)
 
-# %% ../../nbs/822_verdicts.ipynb #67f7a805
+# %% ../../nbs/822_verdicts.ipynb #f230d8c1
 PUBLISHED = 'results/lab'   # committed results, one file per claim
 
 def verdicts(
@@ -116,7 +120,7 @@ def claims_table(
                      f'{v.minutes:.0f}' if ran else ''])
     return '\n'.join('| ' + ' | '.join(x.replace('|', '/') for x in row) + ' |' for row in rows)
 
-# %% ../../nbs/822_verdicts.ipynb #677917e0
+# %% ../../nbs/822_verdicts.ipynb #efc88828
 def claim_base(
     claim:Claim,   # of `CLAIMS`
     more:dict={},  # part__field -> value, for all arms
