@@ -135,7 +135,7 @@ def test_loss_of_every_objective_and_task(part, name, value):
 
 # ways to train and sample: a field of the model each, or a mask of the run
 WAYS = {f"{name}={value}": {f"model__{name}": value} for name, value in OF_MODEL
-        if value != getattr(SHAPE, name)}
+        if value not in (getattr(SHAPE, name), BASELINE.get(name))}
 WAYS |= {
     "temporal_patch=1": dict(model__temporal_patch=1),
     "temporal_patch=4": dict(model__temporal_patch=4),
