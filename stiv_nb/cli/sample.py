@@ -184,7 +184,8 @@ def cmd_eval(
         for k, v in score_clips(Path(folder)).items(): print(f'{k:24} {v:.3f}')
         return
     from stiv_nb.core.progress import Bar
-    from stiv_nb.data.shapes import WORLDS, ShapeWorld
+    from stiv_nb.data.shapes import ShapeWorld
+    from stiv_nb.data.worlds import WORLDS
     from stiv_nb.eval.toybench import ceiling, evaluate, table
     check_choice('world', world, WORLDS)
     n = check_number('n', n, 1, 1_000_000, whole=True)

@@ -8,7 +8,8 @@ __all__ = ['HARD_ROWS', 'hard_bench']
 # %% ../../nbs/740_hardbench.ipynb #89243d08
 from dataclasses import replace
 
-from ..data.shapes import WORLDS, ShapeWorld
+from ..data.shapes import ShapeWorld
+from ..data.worlds import WORLDS
 from .toybench import Verdicts, evaluate
 
 # %% ../../nbs/740_hardbench.ipynb #8bd2e76e

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ..data.shapes import HARD
+from ..data.worlds import HARD
 from ..flow.objective import FlowConfig
 from ..model.dit import MODELS
 from ..stiv.condition import ConditionConfig
