@@ -67,6 +67,8 @@ PLAN = [
     (700, "Course", "Judged by samples"),
     (750, "Course", "Applications"),
     (800, "Course", "Lab"),
+    (803, "Handbook", "Running arms"),
+    (815, "Course", "Lab"),
     (850, "Handbook", "Data engine"),
     (900, "Handbook", "Benchmarks"),
     (950, "Handbook", "Command line"),

@@ -58,7 +58,8 @@ class AdaFactor(torch.optim.Optimizer):
         super().__init__(params, dict(lr=lr, beta1=beta1, beta2=beta2, max_rms=max_rms))
         for p in (p for group in self.param_groups for p in group['params']):
             if p.dim() > 2:
-                raise ValueError(f"{type(self).__name__} takes vectors and matrices, not a parameter of "
+                name = type(self).__name__
+                raise ValueError(f"{name} takes vectors and matrices, not a parameter of "
                                  f"shape {tuple(p.shape)}; flatten it or use adamw")
 
     def state_of(self,
