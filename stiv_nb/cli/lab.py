@@ -39,7 +39,8 @@ def cmd_ablate(
     list:bool=False,     # list the claims
     start:bool=False,    # make the common start that arms begin from, once, in about five minutes
     start_folder:str='runs/lab/start', # where the common start lies
-    folder:str=None,     # of results and unfinished runs; if left out, runs/lab/NAME
+    folder:str='runs/lab/claims', # of results and unfinished runs; arms that claims share run once
+    publish:str=None,    # folder for the claim's results, such as results/lab, which is committed
     limit:float=None,    # minutes; what would take longer is refused before it starts
     captions:int=96,     # that each arm is judged on, per task
     workers:int=None,    # runs at a time; if left out, one per core, or four per GPU
@@ -59,10 +60,11 @@ def cmd_ablate(
     from stiv_nb.lab.compare import compare
     from stiv_nb.lab.judging import Judging
     from stiv_nb.lab.verdicts import claim_base, plan_claim, run_claim, verdict
+    from stiv_nb.lab.verdicts import publish as publish_results
     claim = find_claim(name)
     base = claim_base(claim)
     more = {k: typed(base, k, v) for k, v in fields.items()}
-    folder = check_out_folder(f'runs/lab/{claim.name}' if folder is None else folder)
+    folder = check_out_folder(folder)
     options = dict(workers=workers, again=again, code=code, start=start_folder,
                    judging=Judging(captions=captions))
     seeds = [check_seed('seed', s) for s in seeds]
@@ -70,9 +72,10 @@ def cmd_ablate(
     results = run_claim(claim, seeds, folder, more, limit=limit, **options)
     print(compare(results, code=code))
     _say(verdict(claim, results, code))
+    if publish: print(publish_results(claim, results, check_out_folder(publish)))
 
 # %% ../../nbs/978_lab.ipynb #61ab46a6
-@command('stiv compare runs/lab/image-dropout --markdown')
+@command('stiv compare results/lab/image-dropout.jsonl --markdown')
 def cmd_compare(
     places:tuple[str, ...], # files of results, or folders that hold some
     base:str=None,       # arm that the others are compared with; if left out, the unchanged one

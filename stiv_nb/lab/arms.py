@@ -6,6 +6,8 @@
 __all__ = ['run_study', 'arms']
 
 # %% ../../nbs/812_arms.ipynb #ae142c76
+import hashlib
+import json
 import os
 import queue
 import subprocess
@@ -21,21 +23,23 @@ import torch
 from ..core.checks import check_number, one_line
 from ..core.outside import parse_json
 from ..core.progress import Bar
-from .bases import BASES, origins
-from .hashes import recipe_hash
+from .bases import origins
 from .store import Result, read_results
 from .study import Study, study
 from .worker import Job, job_text, run_job, save_latents
 from ..train.latents import encode_clips
 from ..train.ranks import Ranks
-from ..train.recipe import Recipe, change
+from ..train.recipe import Recipe
 from ..train.setup import open_clips, open_encoders
 from ..train.start import open_start
 
 # %% ../../nbs/812_arms.ipynb #eafc2883
-def _clips_part(recipe:Recipe) -> Recipe: # whose hash depends on the clips alone
-    names = ('size', 'n_frames', 'stride', 'n_objects', 'background', 'camera', 'split', 'seed')
-    return change(BASES['lab-short'], **{f'data__{k}': getattr(recipe.data, k) for k in names})
+_OF_RUN = ('cache', 'n_clips', 'n_val', 'image_every')
+
+def _clips_key(recipe:Recipe, n:int) -> str: # of what its latents depend on
+    data = {k: v for k, v in vars(recipe.data).items() if k not in _OF_RUN}
+    said = json.dumps([n, data, vars(recipe.codec), origins(recipe)[2:]], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 def _latents(job:Job) -> Job:
     "The job with its clips encoded in a file that other jobs share"
@@ -44,11 +48,10 @@ def _latents(job:Job) -> Job:
     n = r.data.n_clips + r.data.n_val
     start = open_start(r.run.start) if r.run.start else None
     clips, pictures = open_clips(r)
-    key = recipe_hash(change(_clips_part(r), data__n_clips=n), *origins(r)[2:])
-    path = job.folder/'latents'/f'{key}.safetensors'
+    path = job.folder/'latents'/f'{_clips_key(r, n)}.safetensors'
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        encoders = open_encoders(r, start, clips, None, Ranks())
+        encoders = open_encoders(r, start, clips, job.run, Ranks())
         save_latents(encode_clips(clips, *encoders, n, pictures), path)
     return replace(job, latents=path)
 

@@ -125,6 +125,8 @@ class Study:
     seconds:dict   # run folder -> seconds of training, of judging
     step:float     # seconds of a step, the slowest arm's
     workers:int    # runs at a time
+    base:str = ''  # name of the base recipe
+    changes:dict = field(default_factory=dict) # arm -> what it changes of the base
     failed:dict = field(default_factory=dict) # name of a run -> one line
 
     @property
@@ -135,9 +137,10 @@ class Study:
         return max(sum(own)/self.workers, max(own))/60
 
     @property
-    def results(self): # of the study's arms, in order, under their present names
+    def results(self): # of the study's arms, in order, as this study sees them
         found = [(arm, self.stored.get(key)) for arm, _, key in self.wanted]
-        return [replace(r, arm=arm) for arm, r in found if r]
+        return [replace(r, arm=arm, base=self.base, changes=self.changes[arm])
+                for arm, r in found if r]
 
     def __repr__(self):
         if not self.jobs: return f'all {len(self.wanted)} results are stored in {self.folder}'
@@ -211,4 +214,5 @@ def study(
         jobs.append(job)
     if workers is None: workers = _default_workers(device, len(jobs))
     check_number('workers', workers, 1, 10_000, whole=True)
-    return Study(folder, wanted, jobs, stored, seconds, max(measured.values(), default=0.), workers)
+    step = max(measured.values(), default=0.)
+    return Study(folder, wanted, jobs, stored, seconds, step, workers, recipe.run.name, told)
