@@ -52,7 +52,7 @@ def find_solver(
 ):                 # function (velocity, z, grid, bar) -> the state at the end of the grid
     "A solver by name, for a path"
     solver = SOLVERS[check_choice('solver', name, SOLVERS)]
-    if solver is ddim: return partial(ddim, path=path)
+    if name == 'ddim': return partial(ddim, path=path)
     if isinstance(solver, partial) and path != 'linear':
         raise ValueError(f"solver={name!r} knows the linear path only, and this model's is "
                          f"{path!r}: take ddim, euler or heun")
