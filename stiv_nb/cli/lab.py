@@ -18,11 +18,13 @@ def _list():
         lacks = f'  (needs {", ".join(c.missing)})' if c.missing else ''
         print(f'{c.number:2} {c.name:20} {c.words} ({c.source}){lacks}')
 
-def _make_start(folder:str):
-    "The common start, with a bar per stage"
+def _make_start(folder:str, recipes:tuple):
+    "What recipes start from, or the common start, with a bar per stage"
     from stiv_nb.core.progress import Bar
-    from stiv_nb.lab.bases import common_start
-    for name, path in common_start(check_out_folder(folder), Bar).items(): print(name, path)
+    from stiv_nb.lab.bases import STARTS, common_start, starts_of
+    stages = starts_of(recipes) if recipes else STARTS
+    made = common_start(check_out_folder(folder), Bar, stages=stages)
+    for name, path in made.items(): print(name, path)
 
 def _say(v):
     "A verdict in lines"
@@ -37,7 +39,7 @@ def cmd_ablate(
     name:str='',         # a claim's name or number; fields for all arms can follow
     seeds:tuple[int, ...]=(0, 1, 2), # random seeds of the runs, the same for every arm
     list:bool=False,     # list the claims
-    start:bool=False,    # make the common start that arms begin from, once, in about five minutes
+    start:bool=False,    # make what the arms start from, once, in about five minutes
     start_folder:str='runs/lab/start', # where the common start lies
     folder:str='runs/lab/claims', # of results and unfinished runs; arms that claims share run once
     publish:str=None,    # folder for the claim's results, such as results/lab, which is committed
@@ -54,15 +56,15 @@ def cmd_ablate(
     check_choice('code', code, ('same', 'any'))
     if list or not (name or start): return _list()
     if limit is not None: check_number('limit', limit, 0, 10**7)
-    if start: _make_start(start_folder)
-    if not name: return
+    if not name: return _make_start(start_folder, ())
     from stiv_nb.lab.claims import find_claim
     from stiv_nb.lab.compare import compare
     from stiv_nb.lab.judging import Judging
-    from stiv_nb.lab.verdicts import claim_base, plan_claim, run_claim, verdict
+    from stiv_nb.lab.verdicts import claim_base, claim_recipes, plan_claim, run_claim, verdict
     from stiv_nb.lab.verdicts import publish as publish_results
     claim = find_claim(name)
     base = claim_base(claim)
+    if start: _make_start(start_folder, claim_recipes(claim))
     more = {k: typed(base, k, v) for k, v in fields.items()}
     folder = check_out_folder(folder)
     options = dict(workers=workers, again=again, code=code, start=start_folder,

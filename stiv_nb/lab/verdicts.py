@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'RUNS', 'judged', 'Checked', 'Verdict', 'verdict', 'publish', 'verdicts', 'claims_table', 'claim_base',
-           'run_claim', 'plan_claim']
+           'claim_recipes', 'run_claim', 'plan_claim']
 
 # %% ../../nbs/822_verdicts.ipynb #7d364f9c
 from pathlib import Path
@@ -144,6 +144,13 @@ def claim_base(
         raise ValueError(f"claim {claim.name} can't be run: "
                          + (why if claim.missing else claim.note))
     return change(changed_arm(BASES[claim.base], claim.fields), **more)
+
+def claim_recipes(
+    claim:Claim, # of `CLAIMS`
+) -> tuple:      # the base first
+    "The recipes of a claim's arms, with their starts as names"
+    base = claim_base(claim)
+    return base, *(changed_arm(base, fields) for fields in claim.ready.values())
 
 RUNS = 'runs/lab/claims'   # one folder for all claims: arms that several share are run once
 
