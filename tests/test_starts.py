@@ -56,9 +56,9 @@ def encoders():
     return vae, TinyText(TextConfig(words=VOCABULARY, width=16, depth=1)).eval()
 
 
-def start_from_both(room):
+def start_from_both(room, shard="auto"):
     "A recipe whose model starts from an image model, and whose time from a video model"
-    large = replace(TINY, model=LARGE)
+    large = change(replace(TINY, model=LARGE), parallel__shard=shard)
     return change(large, run__start=str(room/"image"), run__start_temporal=str(room/"video"))
 
 
@@ -91,9 +91,9 @@ def peak_memory():
 
 def start(room):
     "A sharded model from two folders: its memory, and what it has become"
-    ranks, recipe = join_ranks("cpu"), start_from_both(room)
+    ranks, recipe = join_ranks("cpu"), start_from_both(room, "always")
     with torch.device("meta"): tiny = SMALL.build()
-    parallelize(tiny, TINY.parallel, ranks)   # whatever is made once is made now
+    parallelize(tiny, recipe.parallel, ranks)   # whatever is made once is made now
     data = fake_latents(recipe)
     with peak_memory() as seen:
         setup = set_up(recipe, data=data, device="cpu")

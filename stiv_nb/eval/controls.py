@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.checks import check_choice
 from ..core.random import name_seed
+from ..data.oracle import ShapeOracle
 from .distances import features_of, frechet, inception_like, kernel
 from .features import FeatureNet, load_features
 from .toybench import evaluate, scores
@@ -100,7 +101,7 @@ def run_controls(
     rows = {}
     for name in CONTROLS:
         changed, asked, image = spoil(name, clips, facts)
-        found = scores(changed, asked, image, world.stride)
+        found = scores(changed, asked, image, ShapeOracle.of(world))
         n_boot = 40 if name == 'truth' else 2   # its interval is what all are held against
         rows[name] = _row(found, features_of(changed, network), real, network, n_boot)
     if pipe is None: return rows

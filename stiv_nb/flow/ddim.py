@@ -9,7 +9,7 @@ __all__ = ['ddim']
 from torch import Tensor
 
 from .paths import path_at
-from .solver import SOLVERS, no_bar
+from .solver import no_bar
 
 # %% ../../nbs/232_ddim.ipynb #5e192435
 def ddim(
@@ -26,5 +26,3 @@ def ddim(
         now, later = (path_at(path, z.new_full((1,), t), z) for t in (start, stop))
         z = later.mix(now.clean_of(z, v), now.noise_of(z, v))
     return z
-
-SOLVERS['ddim'] = ddim

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.checks import check_choice
 from .ddim import ddim
-from .solver import SOLVERS, no_bar
+from .solver import euler, heun, no_bar
 
 # %% ../../nbs/235_multistep.ipynb #132de983
 def _scheduler(name:str, grid:Tensor):
@@ -43,7 +43,8 @@ def multistep(
         z = scheduler.step(-velocity(z, start), at, z, return_dict=False)[0]
     return z
 
-SOLVERS |= {name: partial(multistep, name=name) for name in ('unipc', 'dpm++')}
+_MULTISTEP = {name: partial(multistep, name=name) for name in ('unipc', 'dpm++')}
+SOLVERS = dict(euler=euler, heun=heun, ddim=ddim) | _MULTISTEP
 
 # %% ../../nbs/235_multistep.ipynb #d99d0513
 def find_solver(
