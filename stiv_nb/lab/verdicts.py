@@ -140,9 +140,8 @@ def claim_base(
 ) -> Recipe:
     "The base of a claim's arms"
     if not claim.ready:
-        why = f'it needs {", ".join(claim.missing)}, which this version lacks'
-        raise ValueError(f"claim {claim.name} can't be run: "
-                         + (why if claim.missing else claim.note))
+        raise ValueError(f"claim {claim.name} can't be run: it needs {', '.join(claim.missing)}, "
+                         "which this version lacks")
     return change(changed_arm(BASES[claim.base], claim.fields), **more)
 
 def claim_recipes(
