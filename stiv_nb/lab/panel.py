@@ -112,6 +112,7 @@ class Panel:
         "Runs what is left, in a thread"
         if self.thread and self.thread.is_alive(): return
         self.do_cost()
+        self.bar.value = 0.
         self.asked.clear()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
