@@ -30,19 +30,24 @@ def _bases() -> list[Recipe]:
     t2i = _plain('demo-t2i', run__name='lab-t2i', run__n_steps=500, optim__warmup=50,
                  optim__cooldown=200)
     t2v = _plain('demo-t2v', run__name='lab-t2v', run__n_steps=250, run__batch=16,
-                 optim__warmup=20, run__start='lab-t2i')
+                 optim__warmup=20, run__start='lab-start-t2i')
     stiv = _plain('demo-stiv', run__name='lab-stiv', run__n_steps=150, run__batch=32,
-                  optim__warmup=20, optim__cooldown=50, run__start='lab-t2v')
+                  optim__warmup=20, optim__cooldown=50, run__start='lab-start-t2v')
     short = change(stiv, run__name='lab-short', run__n_steps=400, run__batch=16,
                    optim__cooldown=130, run__start=None)
     return [t2i, t2v, stiv, short]
 
 def _stages() -> list[Recipe]:
-    "What arms of single claims start from"
+    "What arms start from: with Muon, which draws shapes after half the time"
     t2i, t2v, *_ = _bases()
+    muon = dict(optim__name='muon', optim__lr=5e-3)
+    pictures = change(t2i, **muon, run__name='lab-start-t2i', run__n_steps=700,
+                      optim__cooldown=230)
+    clips = change(t2v, **muon, run__name='lab-start-t2v', run__n_steps=300, run__batch=32,
+                   optim__cooldown=100)
+    stride = change(clips, run__name='lab-start-t2v-stride-2', data__stride=2)
     masked = change(t2i, run__name='lab-t2i-masked', run__p_drop_patches=.5, run__n_steps=440)
-    stride = change(t2v, run__name='lab-t2v-stride-2', data__stride=2)
-    return [masked, stride]
+    return [pictures, clips, stride, masked]
 
 def _two_sizes() -> list[Recipe]:
     "A third of the legs of Fig. 6b: pictures and clips at 16 pixels, pictures at 32, and both"
@@ -57,7 +62,7 @@ def _two_sizes() -> list[Recipe]:
                   run__start_temporal='lab-low-t2v')]
 
 BASES = {r.run.name: r for r in (*_bases(), *_stages(), *_two_sizes())}
-STARTS = ('lab-t2i', 'lab-t2v')   # those that most others start from
+STARTS = ('lab-start-t2i', 'lab-start-t2v')   # those that most others start from
 
 def starts_of(
     recipes,          # list of recipes
@@ -99,7 +104,7 @@ def located(
         path = start_folder(name, folder, bases)
         if not (path/'pipeline').is_dir():
             raise ValueError(f"the start {name} is not in {folder}; make it once: add --start to "
-                             "stiv ablate (about five minutes on one core)")
+                             "stiv ablate (about eight minutes on one core)")
         fields[f'run__{field}'] = str(path)
     return change(recipe, **fields)
 
