@@ -116,7 +116,7 @@ MUST_SEE = {
     'colours exchanged': ('color', 'colour', 'all', 'i2v_subject'),
     'tinted': ('inception-like',),
     'eight clips repeated': ('semantic', 'all', *DISTANCES),
-    'shuffled captions': ('color', 'object_class', 'human_action', 'semantic', 'all'),
+    'shuffled captions': ('color', 'object_class', 'human_action', 'semantic', 'graded', 'all'),
     'shuffled images': ('i2v_subject',),
     'random weights': ('motion_smoothness', 'quality', 'color', 'object_class', 'human_action',
                        'semantic', 'total', 'all', 'i2v_subject', *DISTANCES),
