@@ -58,7 +58,7 @@ class ShapeOracle:
             still = clips.shape[1] == 1
             asked = {k: v.to(clips.device) for k, v in asked.items()}
             right = compare(found, asked, still, self.relations)
-            scores |= semantic_scores(found, asked, still)
+            scores |= semantic_scores(found, asked, still, right)
             scores['graded'] = grade(found, asked, self.stride, self.relations).graded
             scores['total'] = .8*scores['quality'] + .2*scores['semantic']
         if image is not None:

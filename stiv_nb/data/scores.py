@@ -34,13 +34,17 @@ def _matches(found:dict, asked:dict, order:list, still:bool) -> dict:
     if still: right['motion'] = torch.ones_like(absent)
     return right
 
+def _places(found:dict, asked:dict) -> tuple[Tensor, Tensor]:
+    "x and y (b, 2) of a found pair in the order that was asked for; it is found in order of size"
+    swap = found['colour'][:, :1] != asked['colour'][:, :1]
+    return tuple(torch.where(swap, found[k].flip(1), found[k]) for k in 'xy')
+
 def how_they_lie(
     found:dict,  # from `look`
     asked:dict,  # facts as `ShapeWorld` gives them, (b, 2)
 ) -> Tensor:     # (b,) in [0, 1]; 1 also where one object is asked for
     "How far a pair lies as asked: its way along that axis, relative to its longer way (ours)"
-    swap = found['colour'][:, :1] != asked['colour'][:, :1]  # found in order of size
-    x, y = (torch.where(swap, found[k].flip(1), found[k]) for k in 'xy')
+    x, y = _places(found, asked)
     dx, dy = x[:, 0] - x[:, 1], y[:, 0] - y[:, 1]
     ways = torch.stack([-dx, dx, -dy, dy], -1)               # in the order of `RELATIONS`
     way = ways.gather(1, relation(asked['x'], asked['y'])[:, None])[:, 0]
@@ -129,14 +133,13 @@ def semantic_scores(
     found:dict,       # from `look`
     asked:dict,       # facts as `ShapeWorld` gives them
     still:bool=False, # a single frame: motion is not asked
+    right:dict|None=None, # from `compare`, if that is known already
 ) -> dict:            # (b,) in {0, 1} under VBench's names, and their mean, `semantic`
     "Whether the clip is the one that was asked for"
-    right = compare(found, asked, still)
+    right = right or compare(found, asked, still)
     placed = right['count']
     if asked['shape'].shape[1] == 2:
-        swap = found['colour'][:, :1] != asked['colour'][:, :1] # found in order of size
-        x, y = (torch.where(swap, found[k].flip(1), found[k]) for k in 'xy')
-        lie = relation(x, y) == relation(asked['x'], asked['y'])
+        lie = relation(*_places(found, asked)) == relation(asked['x'], asked['y'])
         placed = placed & ((asked['count'] < 2) | right['colour'] & lie)
     scores = dict(color=right['colour'], object_class=right['shape'], human_action=right['motion'],
                   multiple_objects=right['count'] & right['shape'], spatial_relationship=placed)

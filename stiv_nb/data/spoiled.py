@@ -105,7 +105,7 @@ class Spoiled(Dataset):
         "(b,) bool: whether the oracle finds a clip smooth, and all that its caption's clip has"
         clips, _, _, _ = self.world.batch(index)
         asked = self.world.facts(self._source(index))
-        scores = ShapeOracle(self.world.stride)(self._spoil(clips, index), asked)['scores']
+        scores = ShapeOracle.of(self.world)(self._spoil(clips, index), asked)['scores']
         fine = scores['semantic'] == 1
         return fine & (scores['motion_smoothness'] >= _SMOOTH) if self.n_frames > 2 else fine
 

@@ -247,7 +247,8 @@ def load_features(
     for name in (_CONFIG, _WEIGHTS): check_file(folder/name)
     described = read_json(folder/_CONFIG)
     if described.get('format') != _FORMAT or described.get('version') != 1:
-        raise ValueError(f'{folder} is no feature network of version 1: make it with save_features')
+        raise ValueError(f'{folder} is not a feature network of version 1: '
+                         'make it with save_features')
     if described.get('sha256') != _checksum(folder/_WEIGHTS):
         raise ValueError(f'{folder}: {_WEIGHTS} is not the file that {_CONFIG} names by its '
                          'checksum; distances would not be comparable, copy the folder again')

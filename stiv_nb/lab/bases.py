@@ -38,7 +38,7 @@ def _bases() -> list[Recipe]:
     return [t2i, t2v, stiv, short]
 
 def _stages() -> list[Recipe]:
-    "What arms start from: with Muon, which draws shapes after half the time"
+    "What arms start from; the common start is trained with Muon"
     t2i, t2v, *_ = _bases()
     muon = dict(optim__name='muon', optim__lr=5e-3)
     pictures = change(t2i, **muon, run__name='lab-start-t2i', run__n_steps=700,
