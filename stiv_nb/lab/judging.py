@@ -27,10 +27,9 @@ class Judging:
     split:str = 'train'                    # combinations of the toy world
     seed:int = 99                          # of the world, none that training sees
     bench:str = 'same' # toy world: "same" as the arm was trained on, or a name of `WORLDS`
-    n_frames:int|None = None               # None: as many as the arm was trained on
 
     def __post_init__(self):
-        check_config(self, 'judging', captions=(1, 10**6), n_frames=(1, 10_000))
+        check_config(self, 'judging', captions=(1, 10**6))
         for task in self.tasks: check_choice('judging.tasks', task, TASKS)
         check_choice('judging.bench', self.bench, ('same', *WORLDS))
         if not self.tasks: raise ValueError('judging.tasks is empty; name t2v, for example')
@@ -40,7 +39,7 @@ class Judging:
     ) -> ShapeWorld:
         "The clips whose captions are asked for"
         d = recipe.data
-        n_frames = self.n_frames or (1 if d.image_every == 1 else d.n_frames)
+        n_frames = 1 if d.image_every == 1 else d.n_frames
         own = dict(n_frames=n_frames, split=self.split, seed=self.seed)
         if self.bench == 'same': return toy_world(d, **own)
         return ShapeWorld(size=d.size, stride=d.stride, **own, **WORLDS[self.bench])
