@@ -8,6 +8,7 @@ __all__ = ['STAGES', 'demo_recipes', 'CurvePoint', 'Demo', 'run_demo', 'save_dem
 # %% ../../nbs/750_demo.ipynb #a679d34e
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from ..train.checkpoint import check_folder_of_run
 from ..train.latents import LatentTable, encode_clips
 from ..train.setup import open_clips
 from ..train.loop import train
+from ..train.ranks import Ranks, join_ranks
 from ..train.recipes import RECIPES
 from ..train.recipe import change
 
@@ -73,42 +75,40 @@ class Demo:
 
 # %% ../../nbs/750_demo.ipynb #d9d752e8
 class _Parts:
-    "Runs the parts of a job one after the other, timed, each with a bar"
+    "The parts of a job, one after the other, timed, with bars"
     def __init__(self, verbose:bool):
         self.verbose = verbose
         self.start = time.perf_counter()
         self.seconds = {}
-        self.losses = {}
 
-    def __call__(self, name:str, work):
-        "What `work(report)` gives; its seconds and losses are kept under `name`"
+    def __call__(self, name:str, work, *args, **options):
+        "What `work` gives; its seconds are kept under `name`"
         begun = time.perf_counter()
-        bar = Bar(f'{name:5}') if self.verbose else None
-        losses = []
-        def report(step, n_steps, loss=None, **values):
-            losses.append(loss)
-            if bar: bar(step, n_steps, **({} if loss is None else dict(loss=loss)))
-        out = work(report)
+        out = work(*args, **options)
         self.seconds[name] = time.perf_counter() - begun
-        self.losses[name] = losses
         return out
 
-def _train_codec(part:_Parts, recipe, seed:int) -> tuple:
-    "A VAE and a text encoder, trained on everything that the toy world can show"
-    world = ShapeWorld(n_objects='any', background='any', camera='any', seed=seed)
-    c = recipe.codec
-    words = TextConfig(words=VOCABULARY)
-    vae = part('VAE', lambda report: train_vae(
-        world, n_steps=c.vae_steps, seed=seed, report=report))
-    text = part('text', lambda report: train_text(
-        world, words, n_steps=c.text_steps, seed=seed, report=report))
-    return vae, text
+    def bar(self, name:str, losses:list|None=None):
+        "A report, which draws a bar and keeps the losses"
+        bar = Bar(f'{name:5}') if self.verbose else None
+        def report(step, n_steps, loss=None, **values):
+            if losses is not None: losses.append(loss)
+            if bar: bar(step, n_steps, **({} if loss is None else dict(loss=loss)))
+        return report
 
-def _encode(part:_Parts, recipe, vae, text) -> LatentTable:
-    "The clips of the last stage as latents, for all three"
-    clips, pictures = open_clips(recipe)
-    n = recipe.data.n_clips
-    return part('cache', lambda report: encode_clips(clips, vae, text, n, pictures, report=report))
+def _train_encoders(part:_Parts, recipe, seed:int, ranks:Ranks) -> tuple:
+    "A VAE and a text encoder, each with its losses, trained on all that the toy world can show"
+    world = ShapeWorld(n_objects='any', background='any', camera='any', seed=seed)
+    c, words = recipe.codec, TextConfig(words=VOCABULARY)
+    def vae():
+        losses = []
+        report = part.bar('VAE', losses)
+        return train_vae(world, n_steps=c.vae_steps, seed=seed, report=report), losses
+    def text():
+        losses = []
+        report = part.bar('text', losses)
+        return train_text(world, words, n_steps=c.text_steps, seed=seed, report=report), losses
+    return part('encoders', ranks.share_out, [vae, text])
 
 # %% ../../nbs/750_demo.ipynb #6ce35380
 def _judge(pipe, split:str, seed:int, n:int) -> list:
@@ -116,13 +116,14 @@ def _judge(pipe, split:str, seed:int, n:int) -> list:
     world = ShapeWorld(split=split, seed=seed + 99)
     return [evaluate(pipe, world, n, task=task) for task in ('t2v', 'ti2v')]
 
-def _final_verdicts(pipe, seed:int, n:int) -> list:
+def _final_verdicts(pipe, seed:int, n:int, ranks:Ranks) -> list:
     "The rows of the demo's table, the codec's ceiling first"
-    world = ShapeWorld(split='train', seed=seed + 99)
-    top = ceiling(pipe.vae, world, max(64, n))
-    return [top, *_judge(pipe, 'train', seed, n), *_judge(pipe, 'held_out', seed, n)]
+    core, held_out = (ShapeWorld(split=s, seed=seed + 99) for s in ('train', 'held_out'))
+    rows = [(core, 't2v'), (core, 'ti2v'), (held_out, 't2v'), (held_out, 'ti2v')]
+    works = [partial(evaluate, pipe, world, n, task=task) for world, task in rows]
+    return ranks.share_out([partial(ceiling, pipe.vae, core, max(64, n)), *works])
 
-def _train_stages(part:_Parts, demo:Demo, vae, text, data:LatentTable, n_curve:int, folder):
+def _train_stages(part:_Parts, demo:Demo, vae, text, data:LatentTable, n_curve:int, folder, ranks):
     "Trains the stages, each from the one before; fills pipelines, metrics and curve of `demo`"
     def note(pipe, step):
         if not n_curve: return
@@ -135,9 +136,9 @@ def _train_stages(part:_Parts, demo:Demo, vae, text, data:LatentTable, n_curve:i
         often = max(1, recipe.run.n_steps//4) if stage == 'STIV' else 0
         recipe = change(recipe, run__sample_every=often)
         where = folder/stage if folder else None
-        run = part(stage, lambda report: train(
-            recipe, vae, text, data, start=pipe, report=report, on_sample=note, folder=where))
-        pipe = run.pipeline
+        run = part(stage, train, recipe, vae, text, data, start=pipe, report=part.bar(stage),
+                   on_sample=note, folder=where)
+        pipe, = ranks.share_out([lambda: run.pipeline])   # the first rank has it
         demo.pipelines[stage] = pipe
         demo.metrics[stage] = run.metrics
 
@@ -150,21 +151,23 @@ def run_demo(
     seed:int=0,        # random seed of the clips, the training and the test
     folder=None,       # folder for the runs of the stages; None writes nothing
     family:str='demo', # "demo", or "toy" for the shipped checkpoint
-) -> Demo:
+) -> Demo:           # the same on every rank, but for the curve, which the first one has
     "Trains every part from nothing and judges the result (STIV Fig. 4 at toy size)"
+    ranks = join_ranks()
     if folder:
         folder = Path(folder)
         for stage in STAGES: check_folder_of_run(folder/stage, False)
+    ranks.barrier()   # all have looked before the first one writes
     precision = {} if has_bf16(best_device()) else dict(parallel__precision='fp32')
     recipes = [change(r, run__seed=seed, **precision) for r in demo_recipes(scale, family)]
-    part = _Parts(verbose)
-    vae, text = _train_codec(part, recipes[0], seed)
-    data = _encode(part, recipes[-1], vae, text)
-    losses = {k: part.losses[k] for k in ('VAE', 'text')}
-    demo = Demo({}, losses, part.seconds, recipes=recipes)
-    _train_stages(part, demo, vae, text, data, n_curve, folder)
-    pipe = demo.pipelines['STIV']
-    demo.verdicts = part('judge', lambda report: _final_verdicts(pipe, seed, n_eval))
+    part = _Parts(verbose and ranks.main)
+    (vae, vae_losses), (text, text_losses) = _train_encoders(part, recipes[0], seed, ranks)
+    clips, pictures = open_clips(recipes[-1])   # the last stage's clips serve all
+    data = part('cache', encode_clips, clips, vae, text, recipes[-1].data.n_clips, pictures,
+                report=part.bar('cache'))
+    demo = Demo({}, dict(VAE=vae_losses, text=text_losses), part.seconds, recipes=recipes)
+    _train_stages(part, demo, vae, text, data, n_curve, folder, ranks)
+    demo.verdicts = part('judge', _final_verdicts, demo.pipelines['STIV'], seed, n_eval, ranks)
     return demo
 
 # %% ../../nbs/750_demo.ipynb #7840b835

@@ -6,6 +6,7 @@
 __all__ = ['cmd_demo', 'cmd_bench']
 
 # %% ../../nbs/977_jobs.ipynb #0b13ab69
+import os
 import sys
 from json import dumps
 from pathlib import Path
@@ -13,8 +14,13 @@ from pathlib import Path
 from .main import check_out_folder, check_out, command
 from ..core.checks import check_choice, check_number, check_seed
 from ..core.files import atomic_write, free_path
+from ..core.machine import best_device, machine
 
 # %% ../../nbs/977_jobs.ipynb #4baf53cb
+def _demo_ranks() -> int: # as many as share the work well, 1 on a GPU or where there are ranks
+    if best_device().type != 'cpu' or os.environ.get('WORLD_SIZE', '1') != '1': return 1
+    return max(n for n in (1, 2, 4) if n <= max(1, machine()['cores']))
+
 _LENGTHS = dict(
     quick=dict(scale=.035, n_eval=32, n_curve=0, family='demo'),
     whole=dict(scale=1., n_eval=128, n_curve=32, family='demo'),
@@ -30,19 +36,27 @@ def cmd_demo(
     "Trains the toy from nothing in about 15 minutes, judges it and writes a report"
     from stiv_nb.apps.demo import run_demo, save_demo
     from stiv_nb.apps.report import write_report
+    from stiv_nb.cli.launch import in_ranks
     from stiv_nb.eval.toybench import table
+    from stiv_nb.train.ranks import join_ranks, leave_ranks
     if quick and long: raise ValueError('--quick and --long exclude each other; choose one')
     check_seed('seed', seed)
     path = check_out_folder(free_path(Path('runs/demo')) if folder is None else folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is not an empty folder; choose another with --folder")
     path.mkdir(parents=True, exist_ok=True)
+    if (n := _demo_ranks()) > 1:
+        flags = [*['--quick']*quick, *['--long']*long]
+        return in_ranks(['demo', *flags, '--seed', seed, '--folder', path], n)
     length = _LENGTHS['quick' if quick else 'long' if long else 'whole']
-    demo = run_demo(**length, seed=seed, folder=path)
-    save_demo(demo, path/'pipeline')
-    print(table(demo.verdicts))
-    print(f'try: stiv sample "a red circle moving left" --weights {path}')
-    print(write_report(demo, path/'report.html'))
+    try:
+        demo = run_demo(**length, seed=seed, folder=path)
+        if not join_ranks().main: return
+        save_demo(demo, path/'pipeline')
+        print(table(demo.verdicts))
+        print(f'try: stiv sample "a red circle moving left" --weights {path}')
+        print(write_report(demo, path/'report.html'))
+    finally: leave_ranks()
 
 # %% ../../nbs/977_jobs.ipynb #6eadf472
 def _note(part:str): print(f'measuring {part} ...', file=sys.stderr)

@@ -60,6 +60,16 @@ def _own_rows(whole:Tensor, p) -> Tensor:
     placements = [Shard(1) if x.is_shard() else x for x in p.placements]
     return distribute_tensor(whole, p.device_mesh, placements, src_data_rank=None).to_local()
 
+# %% ../../nbs/597_muon.ipynb #907ad140
+def _shared_out(x:Tensor, group) -> Tensor:
+    "`orthogonal` of matrices that every rank of a group holds, a share of them on each"
+    size = group.size()
+    share = -(-len(x) // size)
+    padded = torch.cat([x, x.new_zeros(share*size - len(x), *x.shape[1:])])
+    mine = orthogonal(padded[group.rank()*share:][:share].contiguous())
+    torch.distributed.all_gather_into_tensor(padded, mine, group=group)
+    return padded[:len(x)]
+
 # %% ../../nbs/597_muon.ipynb #a0ba0b81
 class Muon(AdaFactor):
     "Orthogonal momentum for matrices of the blocks (Jordan et al. 2024), AdaFactor for the rest"
@@ -71,7 +81,9 @@ class Muon(AdaFactor):
         beta1:float=.9,   # momentum, of both kinds
         beta2:float=.999, # memory of the mean squares of the rest
         max_rms:float=1., # as in `AdaFactor`, for the rest
+        group=None,       # ranks that hold the same weights and share the work; None: this one
     ):
+        self.group = group
         hidden, rest = hidden_matrices(params)
         groups = [dict(params=hidden, hidden=True), dict(params=rest, hidden=False)]
         super().__init__([g for g in groups if g['params']], lr, beta1, beta2, max_rms)
@@ -95,6 +107,7 @@ class Muon(AdaFactor):
         torch._foreach_lerp_(m, grads, 1 - beta1)
         updates = torch.stack(torch._foreach_lerp(grads, m, beta1))      # Nesterov
         if shard_group(first): updates = _own_rows(orthogonal(_whole(updates, first)), first)
+        elif self.group: updates = _shared_out(updates, self.group)
         else: updates = orthogonal(updates)
         rate = .2 * max(first.shape)**.5 * options['lr']
         torch._foreach_add_([to_local(p) for p in params], updates.unbind(), alpha=-rate)

@@ -22,6 +22,9 @@ def make_optimiser(
     lr:float,         # step size
     beta1:float=.9,   # momentum
     beta2:float=.999, # memory of the mean squares
+    group=None,       # ranks that hold the same weights; Muon shares its work out among them
 ):                    # an optimiser that speaks the protocol
     "The optimiser of that name"
-    return OPTIMISERS[check_choice('optimiser', name, OPTIMISERS)]([*named], lr, beta1, beta2)
+    check_choice('optimiser', name, OPTIMISERS)
+    shared = dict(group=group) if name == 'muon' else {}
+    return OPTIMISERS[name]([*named], lr, beta1, beta2, **shared)

@@ -62,6 +62,17 @@ class Ranks:
         "Returns when all ranks have come here, however long the last one takes"
         if self.size > 1: _meet(self.size)
 
+    def share_out(self,
+        works:list, # functions without arguments, the same on every rank; results can be pickled
+    ) -> list:      # their results, in order
+        "Each work is done by one rank, side by side, and all ranks get every result"
+        mine = {i: works[i]() for i in range(self.rank, len(works), self.size)}
+        if self.size == 1: return [*mine.values()]
+        self.barrier()
+        found = [None]*self.size
+        torch.distributed.all_gather_object(found, mine)
+        return [found[i % self.size][i] for i in range(len(works))]
+
 # %% ../../nbs/590_ranks.ipynb #345fb73c
 def _own_gpu(local_rank:int) -> torch.device:
     "The GPU of a process, by its number on this machine"

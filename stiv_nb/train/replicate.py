@@ -31,13 +31,12 @@ def check_equal(
 # %% ../../nbs/642_replicate.ipynb #fa065307
 def sum_gradients(
     params,     # of a model that every rank holds
-    group=None, # process group; None: all ranks
+    group,      # process group of the ranks
 ):
     "Gradients summed over the ranks, in place of each rank's own, in one message"
     params = [*params]
     found = [p.grad is not None for p in params]
     grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in params]
     flags = torch.tensor(found, dtype=grads[0].dtype, device=grads[0].device)
-    group = group or torch.distributed.group.WORLD
     *grads, flags = all_reduce([*grads, flags], group)
     for p, grad, n in zip(params, grads, flags.tolist()): p.grad = grad if n else None

@@ -115,13 +115,15 @@ class Trainer:
         self.device = setup.ranks.device
         self.model, self.start_report = build_model(
             recipe, self.ranks, setup.start, setup.start_temporal)
+        self.sharded = any(hasattr(p, 'placements') for p in self.model.parameters())
+        copies = self.ranks.size > 1 and not self.sharded    # the same weights on every rank
+        self.group = torch.distributed.group.WORLD if copies else None
         o = recipe.optim
         named = self.model.named_parameters()
-        self.optim = make_optimiser(o.name, named, o.lr, o.beta1, o.beta2)
+        self.optim = make_optimiser(o.name, named, o.lr, o.beta1, o.beta2, self.group)
         self.ema = EMA(self.model, o.ema, recipe.parallel.ema_offload)
         self.objective = recipe.flow.objective
         self.null = Text(*(to_device(x, self.device) for x in self.data.null))
-        self.sharded = any(hasattr(p, 'placements') for p in self.model.parameters())
         self.scale = LossScale(recipe.parallel.precision == 'fp16')
         self.step = 0
         self.norm_mean = None          # running mean of the gradient norm
@@ -151,7 +153,7 @@ class Trainer:
             # between copies of the model (HSDP) they travel once
             if self.sharded: self.model.set_requires_all_reduce(last)
             sums += self.backward(slots, upcoming)
-        if not self.sharded and self.ranks.size > 1: sum_gradients(self.model.parameters())
+        if self.group: sum_gradients(self.model.parameters(), self.group)
         norm = self.clip()
         main = float(self.ranks.main)   # steps are counted once
         if self.scale.overflowed(norm): sums = Sums(steps=main, skipped=main)
