@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .speed import seconds_of
 from ..core.machine import machine
+from ..core.outside import import_extra
 from ..model.count import forward_flops
 from ..model.dit import DiT, ModelConfig
 
@@ -55,11 +56,7 @@ class Latte(nn.Module):
         task:Task,  # shapes
     ):
         super().__init__()
-        try: from diffusers import LatteTransformer3DModel
-        except ModuleNotFoundError:
-            fix = "pip install 'stiv_nb[hub]' brings it"
-            raise ModuleNotFoundError(f"diffusers is not installed; {fix}") from None
-        self.net = LatteTransformer3DModel(
+        self.net = import_extra('diffusers', 'hub').LatteTransformer3DModel(
             num_attention_heads=heads, attention_head_dim=width//heads, num_layers=layers,
             in_channels=task.channels, sample_size=task.side, video_length=task.frames,
             patch_size=2, caption_channels=task.text_width, cross_attention_dim=width,

@@ -7,7 +7,6 @@ __all__ = ['HubConfig', 'DiffusersVAE', 'HFTextEncoder', 'open_codec']
 
 # %% ../../nbs/190_hub.ipynb #496dee97
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from .text import Text
 from ..core.checks import check_config, check_number
 from ..core.machine import hub_answers
-from ..core.outside import check_file
+from ..core.outside import check_file, import_extra
 
 # %% ../../nbs/190_hub.ipynb #35d76ed8
 @dataclass(frozen=True)
@@ -29,13 +28,6 @@ class HubConfig:
     def __post_init__(self):
         check_config(self, 'codec')
         if not self.repo: raise ValueError("codec.repo='' is empty; name a folder or owner/name")
-
-def _library(name:str):
-    "The library of that name; only encoders of the Hub need it"
-    try: return import_module(name)
-    except ModuleNotFoundError:
-        fix = "pip install 'stiv_nb[hub]' brings it"
-        raise ModuleNotFoundError(f"{name} is not installed; {fix}") from None
 
 def _split(repo:str) -> tuple[str, str]:
     "What `from_pretrained` calls name and subfolder; '': no subfolder"
@@ -87,7 +79,7 @@ class DiffusersVAE(nn.Module):
         super().__init__()
         self.config = HubConfig(repo)
         self.chunk = chunk
-        load = _library('diffusers').AutoencoderKL.from_pretrained
+        load = import_extra('diffusers', 'hub').AutoencoderKL.from_pretrained
         how = dict(use_safetensors=True, low_cpu_mem_usage=False)   # True needs one more package
         self.net = _frozen(_fetch(load, repo, _from_where(repo) | how, 'VAE'), repo, 'VAE')
         c = self.net.config
@@ -156,7 +148,7 @@ class HFTextEncoder(nn.Module):
         max_tokens:int=256, # captions are cut there, or where the model's positions end
     ):
         super().__init__()
-        library = _library('transformers')
+        library = import_extra('transformers', 'hub')
         self.config = HubConfig(repo)
         what, words = 'text encoder', _tokenizer_of(repo)
         own = dict(trust_remote_code=False)

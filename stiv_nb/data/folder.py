@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch.utils.data import Dataset
 
 from ..core.checks import check_choice, check_number, check_seed, check_text
-from ..core.files import atomic_write, remove_folder, replace_folder, sweep, temp_path
+from ..core.files import atomic_folder, atomic_write, remove_folder, sweep, temp_path
 from ..core.outside import check_file, parse_json
 from ..core.random import uniform
 from .encode import CODECS
@@ -83,10 +83,9 @@ def read_captions(
 # %% ../../nbs/130_folder.ipynb #21c79cd7
 def _save_clip(video, path): # a video file, or a folder of pictures where `path` has no suffix
     if path.suffix: return video.save(path)
-    tmp = temp_path(path)
-    tmp.mkdir()
-    for i, frame in enumerate(video.frames): Video(frame[None]).save(tmp/f'{i:03}.png', scale=1)
-    replace_folder(tmp, path)
+    def fill(tmp):
+        for i, frame in enumerate(video.frames): Video(frame[None]).save(tmp/f'{i:03}.png', scale=1)
+    atomic_folder(path, fill)
 
 def _write_clips(folder, clips, captions, fps, suffixes): # into a folder, captions.jsonl last
     (folder/'clips').mkdir(parents=True, exist_ok=True)

@@ -7,13 +7,13 @@ __all__ = ['features_of', 'Distance', 'frechet', 'frechet_curve', 'at_infinity',
 
 # %% ../../nbs/704_distances.ipynb #d5656b07
 import warnings
-from importlib import import_module
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..core.checks import check_least
+from ..core.outside import import_extra
 from .features import FeatureNet, load_features
 from .toybench import as_clips
 
@@ -58,10 +58,7 @@ class _Passed(nn.Module):
 
 def _metric(module:str, name:str, k:int, **options):
     "A metric of torchmetrics on features that are there already, silent about memory"
-    try: found = getattr(import_module(f'torchmetrics.image.{module}'), name)
-    except ModuleNotFoundError:
-        fix = "pip install 'stiv_nb[eval]' brings it"
-        raise ModuleNotFoundError(f'torchmetrics is not installed; {fix}') from None
+    found = getattr(import_extra(f'torchmetrics.image.{module}', 'eval'), name)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return found(feature=_Passed(k), **options)
@@ -152,7 +149,7 @@ def at_infinity(
 # %% ../../nbs/704_distances.ipynb #a05600b6
 def _kernel_boot(a:Tensor, b:Tensor, picks:Tensor) -> Tensor: # (n_boot,)
     "The kernel distance of resampled sets: a clip drawn twice is not paired with itself either"
-    poly_kernel = import_module('torchmetrics.image.kid').poly_kernel
+    poly_kernel = import_extra('torchmetrics.image.kid', 'eval').poly_kernel
     n = len(a)
     counts = torch.zeros(picks.shape).double()
     v, w = counts.scatter_add_(2, picks, torch.ones_like(counts))

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import math
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..core.checks import check_config, check_least, from_fields
-from ..core.files import replace_folder, temp_path
+from ..core.files import atomic_folder
 from ..core.outside import check_file, read_json
 from ..data.motion import CAMERAS, MOTIONS, is_fast
 from ..data.shapes import BACKGROUNDS, COLOURS, SHAPES, ShapeWorld
@@ -224,18 +223,14 @@ def save_features(
     files = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
     if files - {_CONFIG, _WEIGHTS}:
         raise ValueError(f'{folder} holds other things than a feature network; name another folder')
-    tmp = temp_path(folder)
-    tmp.mkdir()
-    try:
-        weights = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
+    def fill(tmp):
         save_file(weights, tmp/_WEIGHTS)
         config = dict(format=_FORMAT, version=1, config=asdict(net.config),
                       sha256=_checksum(tmp/_WEIGHTS), notes=notes or {})
         (tmp/_CONFIG).write_text(json.dumps(config, indent=1) + '\n', encoding='utf-8')
         (tmp/_WEIGHTS).chmod((tmp/_CONFIG).stat().st_mode)   # safetensors are private by default
-        replace_folder(tmp, folder)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
-    return folder
+    return atomic_folder(folder, fill)
 
 def load_features(
     folder=None,  # written by `save_features`; None: the shipped one

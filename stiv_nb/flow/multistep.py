@@ -11,18 +11,16 @@ from functools import partial
 from torch import Tensor
 
 from ..core.checks import check_choice
+from ..core.outside import import_extra
 from .ddim import ddim
 from .solver import euler, heun, no_bar
 
 # %% ../../nbs/235_multistep.ipynb #132de983
 def _scheduler(name:str, grid:Tensor):
     "A scheduler of diffusers that stops at the times of a grid on the straight path"
-    try: from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
-    except ModuleNotFoundError:
-        fix = "pip install 'stiv_nb[hub]' brings it"
-        raise ModuleNotFoundError(f"solver {name!r}: diffusers is not installed; {fix}") from None
-    makers = {'unipc': UniPCMultistepScheduler, 'dpm++': DPMSolverMultistepScheduler}
-    scheduler = makers[name](prediction_type='flow_prediction', use_flow_sigmas=True)
+    diffusers = import_extra('diffusers', 'hub')
+    names = {'unipc': 'UniPCMultistepScheduler', 'dpm++': 'DPMSolverMultistepScheduler'}
+    scheduler = getattr(diffusers, names[name])(prediction_type='flow_prediction', use_flow_sigmas=True)
     scheduler.set_timesteps(len(grid) - 1)
     # only one of the two takes times of its own; data per noise must not be exactly 0
     scheduler.sigmas = (1 - grid.double().cpu()).clamp(max=1 - 1e-6)

@@ -7,7 +7,6 @@ __all__ = ['VERSION', 'CONFIG', 'WEIGHTS', 'write_parts', 'read_config', 'blank_
 
 # %% ../../nbs/537_saving.ipynb #91bbe143
 import json
-import shutil
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..codec.hub import DiffusersVAE, HFTextEncoder, HubConfig
 from ..codec.text import TextConfig
 from ..codec.vae import TinyVAE, VAEConfig
 from ..core.checks import from_fields
-from ..core.files import replace_folder, temp_path
+from ..core.files import atomic_folder
 from ..core.outside import check_file, read_json
 from ..flow.objective import Objective
 from ..model.dit import ModelConfig
@@ -67,15 +66,11 @@ def write_parts(
     if (folder.exists() and not folder.is_dir()) or files - {CONFIG, WEIGHTS}:
         raise ValueError(f"{folder} holds other things than a pipeline; name another folder")
     config = _described(modules, defaults, objective, notes)
-    tmp = temp_path(folder)
-    tmp.mkdir()
-    try:
+    def fill(tmp):
         save_file(_weights(modules, dtype), tmp/WEIGHTS)
         (tmp/CONFIG).write_text(json.dumps(config, indent=1) + '\n', encoding='utf-8')
         (tmp/WEIGHTS).chmod((tmp/CONFIG).stat().st_mode)   # safetensors are private by default
-        replace_folder(tmp, folder)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
-    return folder
+    return atomic_folder(folder, fill)
 
 # %% ../../nbs/537_saving.ipynb #c91d0131
 def read_config(
