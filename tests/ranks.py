@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch.distributed.fsdp import FSDPModule
 
+from stiv_nb.apps.demo import run_demo
 from stiv_nb.codec.text import TextConfig, TinyText
 from stiv_nb.codec.vae import TinyVAE, VAEConfig
 from stiv_nb.data.shapes import VOCABULARY, ShapeWorld
@@ -101,6 +102,19 @@ def compare(out, runs):
         held = sum(v.numel() for v in local)
         notes = dict(seen=seen, held=held, waiting=waiting, groups=n_groups() - groups)
         if trainer.ranks.main: torch.save(flat | notes, out/name/"state.pt")
+
+
+def demo(out):
+    "A demo of few steps, whose last stage is not compiled"
+    torch.compiler.set_stance("force_eager")
+    done = run_demo(.004, n_eval=4, n_curve=0, verbose=False, folder=out)
+    if not join_ranks("cpu").main: return
+    pipe = done.pipelines["STIV"]
+    found = dict(
+        vae=pipe.vae.state_dict(), text=pipe.text.state_dict(),
+        losses=[m["loss"] for stage in done.pipelines for m in done.metrics[stage]],
+        rows=[(v.task, v.split, v.n) for v in done.verdicts])
+    torch.save(found, out/"demo.pt")
 
 
 def loop(out, n_steps, slow=0., hang=None, timeout=600.):

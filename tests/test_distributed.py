@@ -62,10 +62,12 @@ def states(tmp_path_factory):
         SPLIT, parallel__accumulate=2, parallel__activation_checkpointing="attention")
     hsdp = dict(parallel__replicas=2, parallel__accumulate=2, parallel__ema_offload=True)
     whole = dict(parallel__accumulate=2, parallel__ema_offload=True)
+    muon = dict(optim__name="muon")
     return {
-        **compare(1, out/"1", ("alone", 10, {}), ("accumulation", 10, four)),
+        **compare(1, out/"1", ("alone", 10, {}), ("accumulation", 10, four), ("Muon", 10, muon)),
         **compare(2, out/"2", ("2 ranks", 10, SPLIT), ("both", 10, both), ("whole", 10, whole)),
-        **compare(4, out/"4", ("4 ranks", 10, SPLIT), ("HSDP", 10, hsdp), ("4 whole", 10, {})),
+        **compare(4, out/"4", ("4 ranks", 10, SPLIT), ("HSDP", 10, hsdp), ("4 whole", 10, {}),
+                  ("4 whole, Muon", 10, muon), ("4 ranks, Muon", 10, muon | SPLIT)),
     }
 
 
@@ -82,6 +84,11 @@ def test_same_as_one_process(states, name, shards):
     assert_same(states[name], states["alone"], 1e-10)
     slack = 1.25 if shards > 1 else 1   # shards are not all of one size
     assert states[name]["held"] <= states["alone"]["held"] / shards * slack
+
+
+@pytest.mark.parametrize("name", ["4 whole, Muon", "4 ranks, Muon"])
+def test_muon_is_the_same_whoever_makes_a_matrix_orthogonal(states, name):
+    assert_same(states[name], states["Muon"], 1e-8)
 
 
 def test_gradients_are_split_between_micro_batches(states):
@@ -157,6 +164,16 @@ def test_killed_at_random_moments(tmp_path):
     run(1, "loop", out, n_steps=n_steps)
     assert course(out) == course(straight)
     assert not [*out.rglob(".*stiv-*")]   # what the killed ones left is swept, the lock is gone
+
+
+def test_the_demo_is_the_same_on_two_ranks(tmp_path):
+    "Encoders side by side, stages together, rows of the table side by side"
+    for n in (1, 2): run(n, "demo", tmp_path/str(n))
+    alone, both = (torch.load(tmp_path/str(n)/"demo.pt") for n in (1, 2))
+    for part in ("vae", "text"):
+        for k, x in alone[part].items(): assert x.equal(both[part][k]), k
+    assert both["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    assert both["rows"] == alone["rows"]
 
 
 def test_sigterm_leaves_a_checkpoint(tmp_path):

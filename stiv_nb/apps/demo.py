@@ -29,7 +29,7 @@ from ..train.recipes import RECIPES
 from ..train.recipe import change
 
 # %% ../../nbs/750_demo.ipynb #84831c42
-STAGES = ('T2I', 'T2V', 'STIV')
+STAGES = dict(demo=('T2I', 'STIV'), toy=('T2I', 'T2V', 'STIV'))   # family -> stages, in order
 
 def _shortened(recipe, scale:float):
     "A stage with a share of its steps; the codec, which limits all else, keeps more of its own"
@@ -45,14 +45,16 @@ def _shortened(recipe, scale:float):
         codec__text_steps=round(recipe.codec.text_steps*codec),
         data__n_clips=max(64, round(recipe.data.n_clips*scale)))
 
+def _stage(recipe) -> str: return recipe.run.name.rpartition('-')[2].upper()   # such as STIV
+
 def demo_recipes(
     scale:float=1.,    # share of every stage's steps; 1 is the full length
-    family:str='demo', # "demo": a quarter of an hour; "toy": the shipped checkpoint's hour or two
-) -> list:             # the recipes of the three stages, in order
-    "The toy's T2I, T2V and STIV recipes, shortened by `scale`"
-    check_choice('family', family, ('demo', 'toy'))
+    family:str='demo', # "demo": minutes; "toy": the shipped checkpoint's hour or two
+) -> list:             # the recipes of the stages, in order
+    "The recipes of a family's stages, shortened by `scale`"
+    check_choice('family', family, STAGES)
     if not 0 < scale <= 1: raise ValueError(f"scale={scale} must lie in (0, 1]")
-    return [_shortened(RECIPES[f'{family}-{stage.lower()}'], scale) for stage in STAGES]
+    return [_shortened(RECIPES[f'{family}-{stage.lower()}'], scale) for stage in STAGES[family]]
 
 # %% ../../nbs/750_demo.ipynb #c606b3fd
 class CurvePoint(NamedTuple):
@@ -66,12 +68,12 @@ class CurvePoint(NamedTuple):
 @dataclass
 class Demo:
     "Everything that the demo made"
-    pipelines:dict      # stage -> `Pipeline`, in order: "T2I", "T2V", "STIV"
+    pipelines:dict      # stage -> `Pipeline`, in order, such as "T2I", "STIV"
     metrics:dict        # stage -> list of metrics; "VAE" and "text" -> list of losses
     seconds:dict        # part -> wall seconds
     curve:list = field(default_factory=list)    # `CurvePoint`s, made while the last stage trained
     verdicts:list = field(default_factory=list) # final `Verdicts`, the codec's ceiling first
-    recipes:list = field(default_factory=list)  # recipes of the three stages
+    recipes:list = field(default_factory=list)  # recipes of the stages
 
 # %% ../../nbs/750_demo.ipynb #d9d752e8
 class _Parts:
@@ -132,7 +134,8 @@ def _train_stages(part:_Parts, demo:Demo, vae, text, data:LatentTable, n_curve:i
             demo.curve.append(CurvePoint(minutes, verdicts.task, *verdicts.share('all')))
 
     pipe = None
-    for stage, recipe in zip(STAGES, demo.recipes):
+    for recipe in demo.recipes:
+        stage = _stage(recipe)
         often = max(1, recipe.run.n_steps//4) if stage == 'STIV' else 0
         recipe = change(recipe, run__sample_every=often)
         where = folder/stage if folder else None
@@ -156,7 +159,7 @@ def run_demo(
     ranks = join_ranks()
     if folder:
         folder = Path(folder)
-        for stage in STAGES: check_folder_of_run(folder/stage, False)
+        for stage in STAGES[family]: check_folder_of_run(folder/stage, False)
     ranks.barrier()   # all have looked before the first one writes
     precision = {} if has_bf16(best_device()) else dict(parallel__precision='fp32')
     recipes = [change(r, run__seed=seed, **precision) for r in demo_recipes(scale, family)]

@@ -21,17 +21,18 @@ from ..train.recipes import RECIPES
 from ..train.start import open_start
 
 # %% ../../nbs/804_bases.ipynb #37cf1f54
-def _plain(name:str, **fields) -> Recipe: # as a recipe of the demo, without a compiler, in fp32
+def _plain(name:str, **fields) -> Recipe: # for minutes: few clips, no compiler, in fp32
+    few = dict(data__n_clips=8000) | ({} if 't2i' in name else dict(data__image_every=0))
     return change(RECIPES[name], parallel__compile=False, parallel__precision='fp32',
-                  sampling__steps=8, run__save_every=50, optim__ema=.98, **fields)
+                  sampling__steps=8, run__save_every=50, optim__ema=.98, **few | fields)
 
 def _bases() -> list[Recipe]:
     "The recipes that arms change, in the order in which they start from one another"
-    t2i = _plain('demo-t2i', run__name='lab-t2i', run__n_steps=500, optim__warmup=50,
+    t2i = _plain('toy-t2i', run__name='lab-t2i', run__n_steps=500, optim__warmup=50,
                  optim__cooldown=200)
-    t2v = _plain('demo-t2v', run__name='lab-t2v', run__n_steps=250, run__batch=16,
+    t2v = _plain('toy-t2v', run__name='lab-t2v', run__n_steps=250, run__batch=16,
                  optim__warmup=20, run__start='lab-start-t2i')
-    stiv = _plain('demo-stiv', run__name='lab-stiv', run__n_steps=150, run__batch=32,
+    stiv = _plain('toy-stiv', run__name='lab-stiv', run__n_steps=150, run__batch=32,
                   optim__warmup=20, optim__cooldown=50, run__start='lab-start-t2v')
     short = change(stiv, run__name='lab-short', run__n_steps=400, run__batch=16,
                    optim__cooldown=130, run__start=None)
