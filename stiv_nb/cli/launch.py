@@ -113,14 +113,17 @@ def _first_failure(processes:list, patience:float=10.) -> int: # exit code; 0: a
 def in_ranks(
     argv:list,     # a command of `stiv`, such as ["demo", "--quick"]
     processes:int, # how many share the work
+    threads:int|None=None, # of each process; None: the machine's cores, shared out
+    **env,         # environment variables of the processes, beside those of this one
 ) -> int:          # exit code: that of the first process that failed, or 0
     "Runs a command on several ranks of this machine, in this terminal, on the CPU"
     check_least('processes', processes, 1)
     store = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
-    env = os.environ | dict(
+    threads = threads or max(1, machine()['cores'] // processes)
+    env = os.environ | env | dict(
         WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(store.port),
         TORCHELASTIC_USE_AGENT_STORE='True', CUDA_VISIBLE_DEVICES='',
-        OMP_NUM_THREADS=str(max(1, machine()['cores'] // processes)))
+        OMP_NUM_THREADS=str(threads))
     command = [sys.executable, '-m', 'stiv_nb.cli.main', *map(str, argv)]
     ranks = []
     def pass_on(*_):

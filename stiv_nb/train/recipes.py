@@ -50,9 +50,9 @@ def _demo_stages() -> list[Recipe]:
     "Pictures, then at once clips with and without a first frame: what the speedrun found"
     t2i, _, stiv = _short_stages()
     muon = dict(optim__name='muon', optim__lr=5e-3, sampling__steps=8)
-    return [change(t2i, **muon, run__name='demo-t2i', run__n_steps=250, optim__cooldown=80),
-            change(stiv, **muon, run__name='demo-stiv', run__n_steps=800, optim__cooldown=400,
-                   condition__p_drop_image=.5)]
+    return [change(t2i, **muon, run__name='demo-t2i', run__n_steps=350),
+            change(stiv, **muon, run__name='demo-stiv', run__n_steps=1150, optim__cooldown=500,
+                   condition__p_drop_image=.45)]
 
 def _world() -> Recipe:
     "From the toy to one or two objects that start anywhere, on textures, under a moving camera"
