@@ -189,7 +189,7 @@ def _from_hub(name:str) -> Path:
     except Exception as e:
         why = f'it could not be fetched from the Hub ({type(e).__name__})'
         if here: why = 'the Hub does not answer, and it was not downloaded before'
-        fix = "name a folder, or 'toy' for the shipped one"
+        fix = "name a folder, or a shipped one: toy, world"
         raise FileNotFoundError(f"there is no pipeline {name!r}: {why}; {fix}") from None
 
 def find_pipeline(
@@ -204,7 +204,7 @@ def find_pipeline(
     if str(name) and path.exists(): return path
     if str(name) and (SHIPPED/str(name)).is_dir(): return SHIPPED/str(name)
     if str(name).count('/') != 1 or path.parent.is_dir():
-        fix = "name a folder, or 'toy' for the shipped one"
+        fix = "name a folder, or a shipped one: toy, world"
         raise FileNotFoundError(f"there is no pipeline {str(name)!r}; {fix}")
     return _from_hub(str(name))
 

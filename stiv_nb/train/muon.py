@@ -67,7 +67,7 @@ def _shared_out(x:Tensor, group) -> Tensor:
     share = -(-len(x) // size)
     padded = torch.cat([x, x.new_zeros(share*size - len(x), *x.shape[1:])])
     mine = orthogonal(padded[group.rank()*share:][:share].contiguous())
-    torch.distributed.all_gather_into_tensor(padded, mine, group=group)
+    torch.distributed.all_gather([*padded.split(share)], mine, group=group)
     return padded[:len(x)]
 
 # %% ../../nbs/597_muon.ipynb #a0ba0b81
