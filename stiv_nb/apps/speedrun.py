@@ -6,7 +6,6 @@
 __all__ = ['GOAL', 'reference_seconds', 'speedrun', 'records', 'reached', 'records_table']
 
 # %% ../../nbs/770_speedrun.ipynb #3d3ee0ef
-import json
 import statistics
 import time
 from pathlib import Path
@@ -25,7 +24,7 @@ GOAL = dict(t2v=.9, ti2v=.95)   # least share of clips with everything right
 def reference_seconds(
     n:int=9, # steps, of which the median counts
 ) -> float:  # seconds, with the threads that this process has
-    "A fixed amount of work: four layers of PyTorch's transformer, 64 rows of 64 tokens, there and back"
+    "A fixed amount of work: four layers of PyTorch's transformer on 64 rows of 64 tokens"
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layer = nn.TransformerEncoderLayer(128, 4, 512, 0., batch_first=True, norm_first=True)
@@ -88,13 +87,14 @@ def _row(lines:list) -> list[str]:
     def share(task):
         each = ', '.join(f"{100*x['right'][task][0]:.1f}" for x in lines)
         return f'{100*_mean(lines, task):.1f} ({each})'
-    return [lines[0]['date'], lines[0]['note'], f'{minutes:.1f}', f'{steps:,.0f}',
-            share('t2v'), share('ti2v'), str(lines[0]['captions']), 'yes' if reached(lines) else 'no']
+    return [lines[0]['date'], lines[0]['note'], f'{minutes:.1f}', f'{steps:,.0f}', share('t2v'),
+            share('ti2v'), str(lines[0]['captions']), 'yes' if reached(lines) else 'no']
 
 def records_table(
     path, # as in `records`
 ) -> str: # Markdown
-    "A row for each record: its minutes, its quality (mean, then each run), whether it reached the goal"
-    head = ['date', 'what is new', 'minutes', 'reference steps', 'T2V %', 'TI2V %', 'captions', 'goal']
+    "A row for each record: minutes, quality (mean, then each run), whether it reached the goal"
+    head = ['date', 'what is new', 'minutes', 'reference steps', 'T2V %', 'TI2V %',
+            'captions', 'goal']
     rows = [head, ['---']*len(head), *map(_row, records(path))]
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)

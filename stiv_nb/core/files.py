@@ -121,7 +121,7 @@ def atomic_folder(
     folder:Path, # to be; an older one there is replaced
     fill,        # a function (path) that writes into an empty folder
 ) -> Path:       # the folder
-    "Fills a folder under a temporary name, then renames it; after a failure there is only the old one"
+    "Fills a folder under a temporary name, then renames it; a failure leaves only the old one"
     folder = Path(folder)
     tmp = temp_path(folder)
     tmp.mkdir()

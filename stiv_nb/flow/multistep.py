@@ -20,7 +20,8 @@ def _scheduler(name:str, grid:Tensor):
     "A scheduler of diffusers that stops at the times of a grid on the straight path"
     diffusers = import_extra('diffusers', 'hub')
     names = {'unipc': 'UniPCMultistepScheduler', 'dpm++': 'DPMSolverMultistepScheduler'}
-    scheduler = getattr(diffusers, names[name])(prediction_type='flow_prediction', use_flow_sigmas=True)
+    kind = getattr(diffusers, names[name])
+    scheduler = kind(prediction_type='flow_prediction', use_flow_sigmas=True)
     scheduler.set_timesteps(len(grid) - 1)
     # only one of the two takes times of its own; data per noise must not be exactly 0
     scheduler.sigmas = (1 - grid.double().cpu()).clamp(max=1 - 1e-6)
