@@ -67,7 +67,7 @@ def test_every_command_has_help_and_an_example():
     fine("--help")
     assert set(COMMANDS) == {
         "demo", "sample", "train", "recipe", "eval", "data make", "data look", "data check",
-        "bench", "doctor", "plan", "progressive", "cache", "ablate", "compare"}
+        "bench", "doctor", "plan", "progressive", "cache", "ablate", "compare", "speedrun"}
     for name, (f, example) in COMMANDS.items():
         text = " ".join(fine(*name.split(), "--help").split())
         assert f.__doc__ in text
@@ -85,7 +85,7 @@ def test_every_command_has_help_and_an_example():
     (["sample", RED, "--steps", "many"], "--steps can't be 'many'"),
     (["sample", RED, "--steps"],         "--steps"),
     (["train"],                          "RECIPE"),
-    (["recipe", "demo-t2x"],             "did you mean 'demo-t2"),
+    (["recipe", "demo-t2x"],             "did you mean 'demo-t2i"),
     (["eval", "--n", "1.5"],             "--n can't be '1.5'"),
     (["eval", "--n", "0"],               "n=0 must be"),
     (["doctor", "now"],                  "now"),

@@ -8,6 +8,7 @@ import stiv_nb
 from stiv_nb.data.shapes import ShapeWorld
 from stiv_nb.data.video import from_uint8, to_uint8
 from stiv_nb.eval.features import fact_accuracy, load_features
+from stiv_nb.eval.hardbench import HARD_ROWS, hard_bench
 from stiv_nb.eval.toybench import evaluate
 
 FOLDER = Path(stiv_nb.__file__).parent / "assets" / "toy"
@@ -33,6 +34,18 @@ def test_the_feature_network_is_small_and_knows_the_world():
     assert network.name.startswith("toy-features-")
     right = fact_accuracy(network, ShapeWorld(split="all", seed=12), 256)
     assert right["colour"] > .95 and right["motion"] > .7
+
+
+def test_the_world_model_is_small_and_knows_pairs():
+    "The floors are far below what was measured when it was made, which its notes keep"
+    folder = FOLDER.parent / "world"
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sum(p.stat().st_size for p in folder.iterdir()) <= 12e6
+    world = stiv_nb.load("world", device="cpu")
+    assert {*world.notes["table"]} == {*HARD_ROWS}
+    few = {name: HARD_ROWS[name] for name in ("one i", "two i")}
+    for name, judged in hard_bench(world, 24, rows=few, steps=8).items():
+        assert judged.share("all")[0] > world.notes["table"][name]["all"][0] - .25, name
 
 
 def brightest(colour):

@@ -113,9 +113,9 @@ def _train_encoders(part:_Parts, recipe, seed:int, ranks:Ranks) -> tuple:
     return part('encoders', ranks.share_out, [vae, text])
 
 # %% ../../nbs/750_demo.ipynb #6ce35380
-def _judge(pipe, split:str, seed:int, n:int) -> list:
+def _judge(pipe, seed:int, n:int) -> list:
     "Verdicts over unseen clips, without and with a given first frame"
-    world = ShapeWorld(split=split, seed=seed + 99)
+    world = ShapeWorld(seed=seed + 99)
     return [evaluate(pipe, world, n, task=task) for task in ('t2v', 'ti2v')]
 
 def _final_verdicts(pipe, seed:int, n:int, ranks:Ranks) -> list:
@@ -129,7 +129,7 @@ def _train_stages(part:_Parts, demo:Demo, vae, text, data:LatentTable, n_curve:i
     "Trains the stages, each from the one before; fills pipelines, metrics and curve of `demo`"
     def note(pipe, step):
         if not n_curve: return
-        for verdicts in _judge(pipe, 'train', recipe.run.seed, n_curve):
+        for verdicts in _judge(pipe, recipe.run.seed, n_curve):
             minutes = (time.perf_counter() - part.start)/60
             demo.curve.append(CurvePoint(minutes, verdicts.task, *verdicts.share('all')))
 

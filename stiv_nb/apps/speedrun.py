@@ -65,11 +65,11 @@ def speedrun(
 
 # %% ../../nbs/770_speedrun.ipynb #1a646844
 def records(
-    path, # file of lines, written by `stiv speedrun`
+    path, # file of lines, written by `stiv speedrun`; without it there are no records
 ) -> list[list[dict]]: # the lines of each record, in the order of the log
     "Runs of one note and day belong to one record"
     found = {}
-    for line in read_json_lines(Path(path)):
+    for line in read_json_lines(Path(path)) if Path(path).is_file() else []:
         found.setdefault((line['note'], line['date'], line['machine']['cpu']), []).append(line)
     return [*found.values()]
 

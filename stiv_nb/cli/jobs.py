@@ -15,10 +15,10 @@ from pathlib import Path
 from .main import check_out_folder, check_out, command
 from ..core.checks import check_choice, check_number, check_seed
 from ..core.files import atomic_write, free_path
-from ..core.machine import best_device, machine
 
 # %% ../../nbs/977_jobs.ipynb #4baf53cb
 def _demo_ranks() -> int: # as many as share the work well, 1 on a GPU or where there are ranks
+    from stiv_nb.core.machine import best_device, machine
     if best_device().type != 'cpu' or os.environ.get('WORLD_SIZE', '1') != '1': return 1
     return max(n for n in (1, 2, 4) if n <= max(1, machine()['cores']))
 

@@ -59,8 +59,8 @@ def _world() -> Recipe:
     stiv = _toy_stages()[-1]
     hard = {f'data__{name}': value for name, value in HARD.items()}
     return change(stiv, **hard, data__n_clips=64_000, data__image_every=0,
-                  optim__name='muon', optim__lr=5e-3, optim__cooldown=3000,
-                  run__name='world', run__start='toy', run__batch=64, run__n_steps=10_000,
+                  optim__name='muon', optim__lr=5e-3, optim__cooldown=1390,
+                  run__name='world', run__start='toy', run__batch=64, run__n_steps=5300,
                   run__save_every=250)
 
 RECIPES = {r.run.name: r for r in (*_demo_stages(), *_toy_stages(), _world())}
