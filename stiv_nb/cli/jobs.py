@@ -73,7 +73,7 @@ def _run_against_the_clock(note:str, seed:int, captions:int, path:Path):
 
 @command('stiv speedrun --note "half the codec steps"')
 def cmd_speedrun(
-    note:str='a look',    # what is new, in a few words: runs of one note and day make a record
+    note:str=None,        # what is new, in a few words: runs of one note and day make a record
     seeds:tuple[int, ...]=(0, 1, 2), # of the runs, one after the other
     captions:int=1024,    # per task that a run is judged on
     out:str='runs/speedrun.jsonl', # the log, to which a line is added per run
@@ -81,6 +81,7 @@ def cmd_speedrun(
     "Times the demo from nothing on two threads, judges it, and adds to a log of records"
     from stiv_nb.apps.speedrun import records_table
     from stiv_nb.cli.launch import in_ranks
+    note = note or 'a look'
     for seed in seeds: check_seed('seed', seed)
     check_number('captions', captions, 1, 10**6, whole=True)
     check_out_folder(Path(out).parent).mkdir(parents=True, exist_ok=True)
