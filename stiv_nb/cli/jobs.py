@@ -71,9 +71,9 @@ def _run_against_the_clock(note:str, seed:int, captions:int, path:Path):
             with open(path, 'a') as file: file.write(dumps(line) + '\n')
     finally: leave_ranks()
 
-@command('stiv speedrun --note "half the codec steps"')
+@command('stiv speedrun "half the codec steps"')
 def cmd_speedrun(
-    note:str=None,        # what is new, in a few words: runs of one note and day make a record
+    note:str='a look',    # what is new, in a few words: runs of one note and day make a record
     seeds:tuple[int, ...]=(0, 1, 2), # of the runs, one after the other
     captions:int=1024,    # per task that a run is judged on
     out:str='runs/speedrun.jsonl', # the log, to which a line is added per run
@@ -81,7 +81,6 @@ def cmd_speedrun(
     "Times the demo from nothing on two threads, judges it, and adds to a log of records"
     from stiv_nb.apps.speedrun import records_table
     from stiv_nb.cli.launch import in_ranks
-    note = note or 'a look'
     for seed in seeds: check_seed('seed', seed)
     check_number('captions', captions, 1, 10**6, whole=True)
     check_out_folder(Path(out).parent).mkdir(parents=True, exist_ok=True)
@@ -90,7 +89,7 @@ def cmd_speedrun(
         return _run_against_the_clock(note, *seeds, captions, path)
     for seed in seeds:
         with tempfile.TemporaryDirectory() as fresh:
-            own = ['--note', note, '--seeds', seed, '--captions', captions, '--out', path]
+            own = [note, '--seeds', seed, '--captions', captions, '--out', path]
             code = in_ranks(['speedrun', *own], 2, 1, TORCHINDUCTOR_CACHE_DIR=fresh)
         if code: return code
     print(records_table(path))
