@@ -434,6 +434,25 @@ def wait_for(done, process, seconds=60):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+@pytest.mark.parametrize("sign, code, says", [
+    (signal.SIGINT,  130, "stiv: stopped"),
+    (signal.SIGTERM, 143, "stiv: stopped by SIGTERM"),
+])
+def test_a_stopped_demo_stops_all_its_processes(here, sign, code, says):
+    def hear(): signal.signal(signal.SIGINT, signal.default_int_handler)
+    p = subprocess.Popen([*STIV, "demo", "--quick", "--folder", "demo"], stderr=subprocess.PIPE,
+                         text=True, start_new_session=True, preexec_fn=hear)
+    for line in p.stderr:
+        if "VAE" in line: break                              # the first bar is there
+    if sign == signal.SIGINT: os.killpg(p.pid, sign)         # a terminal's Ctrl-C reaches all
+    else: p.send_signal(sign)
+    _, said = p.communicate(timeout=60)                      # ends when no process holds stderr
+    assert p.returncode == code
+    assert says in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
 def test_ctrl_c_leaves_a_checkpoint(recipe):
     metrics = Path("runs/small/metrics.jsonl")
     saved = Path("runs/small/checkpoints")

@@ -39,7 +39,7 @@ def cmd_ablate(
     name:str='',         # a claim's name or number; fields for all arms can follow
     seeds:tuple[int, ...]=(0, 1, 2), # random seeds of the runs, the same for every arm
     list:bool=False,     # list the claims
-    start:bool=False,    # make what the arms start from, once, in about eight minutes
+    start:bool=False,    # make what the arms start from, once, in about twenty minutes
     start_folder:str='runs/lab/start', # where the common start lies
     folder:str='runs/lab/claims', # of results and unfinished runs; arms that claims share run once
     publish:str=None,    # folder for the claim's results, such as results/lab, which is committed

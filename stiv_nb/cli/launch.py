@@ -97,25 +97,26 @@ def follow(
     return seen
 
 # %% ../../nbs/960_launch.ipynb #8f2214da
-def _first_failure(processes:list, patience:float=10.) -> int: # exit code; 0: all went well
+def _first_failure(processes:list, patience:float=10.) -> int: # 0: all went well
+    "Waits for processes and ends all when one has failed; what the first one returned"
     code, until = 0, math.inf
-    while any([p.poll() is None for p in processes]):
+    while True:
         left = [p for p in processes if p.poll() is None]
-        failed = [p.returncode for p in processes if p.returncode]
-        if failed and not code:
-            code, until = max(1, failed[0]), time.monotonic() + patience
+        code = code or next((p.returncode for p in processes if p.returncode), 0)
+        if not left: return code
+        if code and until == math.inf:
+            until = time.monotonic() + patience
             for p in left: p.terminate()
         if time.monotonic() > until:             # asked to stop, and still there
             for p in left: p.kill()
         time.sleep(.05)
-    return code or max(max(0, p.returncode) for p in processes)
 
 def in_ranks(
     argv:list,     # a command of `stiv`, such as ["demo", "--quick"]
     processes:int, # how many share the work
     threads:int|None=None, # of each process; None: the machine's cores, shared out
     **env,         # environment variables of the processes, beside those of this one
-) -> int:          # exit code: that of the first process that failed, or 0
+) -> int:          # exit code: of the first process that failed (128 + its signal), or 0
     "Runs a command on several ranks of this machine, in this terminal, on the CPU"
     check_least('processes', processes, 1)
     store = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
@@ -133,7 +134,11 @@ def in_ranks(
         for i in range(processes):
             own = dict(RANK=str(i), LOCAL_RANK=str(i))
             ranks.append(subprocess.Popen(command, env=env | own))
-        while True:
-            try: return _first_failure(ranks)
+        code = None
+        while code is None:
+            try: code = _first_failure(ranks)
             except KeyboardInterrupt: pass       # they have heard it, too
     finally: signal.signal(signal.SIGTERM, before)
+    if code >= 0: return code
+    print(f'stiv: stopped by {signal.Signals(-code).name}', file=sys.stderr)
+    return 128 - code

@@ -154,13 +154,13 @@ _claim('longer-start', 'For longer clips T2V is a better start than T2I, and int
        'positions are better than extrapolated ones', 'Fig. 6c, Tab. 14',
        'total 76.10 (T2I), 76.73 (interpolated), 76.27 (extrapolated); FVD 549, 408, 398',
        'VBench total; FVD prefers to extrapolate', 'lab-t2v',
-       {'from-t2i': {'run.start': 'lab-start-t2i', 'run.n_steps': 550},
+       {'from-t2i': {'run.start': 'lab-start-t2i', 'run.n_steps': 1150},
         'extrapolated': {'model.rope_frames': None},
         'stride-2': {'run.start': 'lab-start-t2v-stride-2'}},
        _check('from-t2i', 'down', .5, 't2v.total'), _check('extrapolated', 'down', .3, 't2v.total'),
        fields={'data.n_frames': 16, 'run.start': 'lab-start-t2v', 'model.rope_frames': 4},
-       note='at equal counted FLOPs: the arm from T2I has the 300 steps of 32 short clips '
-            'that the others start from as 300 of 16 long ones')
+       note='at equal counted FLOPs: the arm from T2I has the 900 steps of 32 short clips '
+            'that the others start from as 900 of 16 long ones')
 
 # %% ../../nbs/820_claims.ipynb #b247d7f7
 _claim('frame-replacement', 'Frame replacement beats cross-attention to the image', 'Tab. 3',

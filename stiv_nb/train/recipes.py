@@ -47,7 +47,7 @@ def _short_stages() -> list[Recipe]:
             short(t2v, data__image_every=0), short(stiv, data__image_every=0)]
 
 def _demo_stages() -> list[Recipe]:
-    "Pictures, then at once clips with and without a first frame: what the speedrun found"
+    "Pictures, then at once clips with and without a first frame: for a run of minutes"
     t2i, _, stiv = _short_stages()
     muon = dict(optim__name='muon', optim__lr=5e-3, sampling__steps=8)
     return [change(t2i, **muon, run__name='demo-t2i', run__n_steps=350),
