@@ -39,8 +39,7 @@ class Judging:
     ) -> ShapeWorld:
         "The clips whose captions are asked for"
         d = recipe.data
-        n_frames = 1 if d.image_every == 1 else d.n_frames
-        own = dict(n_frames=n_frames, split=self.split, seed=self.seed)
+        own = dict(n_frames=d.n_seen, split=self.split, seed=self.seed)
         if self.bench == 'same': return toy_world(d, **own)
         return ShapeWorld(size=d.size, stride=d.stride, **own, **WORLDS[self.bench])
 

@@ -134,9 +134,9 @@ def _activations(recipe:Recipe) -> dict:
     if p.compile: kept['none'] = KEPT_COMPILED[precision]
     side = d.size // recipe.codec.factor
     masks = recipe.run.p_drop_patches, recipe.run.p_drop_frames
-    tokens = n_tokens(m, d.n_frames, side, side, *masks)
+    tokens = n_tokens(m, d.n_seen, side, side, *masks)
     seen = tokens * (m.depth + m.unmasked_depth)
-    one_block = kept['none'] * n_tokens(m, d.n_frames, side, side)
+    one_block = kept['none'] * n_tokens(m, d.n_seen, side, side)
     return {policy: m.width*(n_bytes*seen + (one_block if policy != 'none' else 0))
             for policy, n_bytes in kept.items()}
 
@@ -198,8 +198,8 @@ def plan(
     memory = _memory(recipe, parameters, n_gpus)
     room = .92*kind.memory - sum(memory.values())
     side = d.size // recipe.codec.factor
-    n_given = len(task_frames(recipe.condition.task, d.n_frames))
-    forward = forward_flops(m, d.n_frames, side, side, r.p_drop_patches, len_text, n_given=n_given,
+    n_given = len(task_frames(recipe.condition.task, d.n_seen))
+    forward = forward_flops(m, d.n_seen, side, side, r.p_drop_patches, len_text, n_given=n_given,
                             p_drop_frames=r.p_drop_frames)
     flops = 3 * r.batch * sum(forward.values())
     hours = flops*r.n_steps / (kind.flops*mfu*n_gpus) / 3600

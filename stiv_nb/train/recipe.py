@@ -73,6 +73,9 @@ class DataConfig:
     @property
     def bucket_shapes(self): return _buckets(self.buckets)   # as (frames, height, width)
 
+    @property
+    def n_seen(self): return 1 if self.image_every == 1 else self.n_frames   # frames of a sample
+
 # %% ../../nbs/600_recipe.ipynb #4c728015
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:

@@ -299,9 +299,8 @@ class Trainer:
             w = full_tensor(w, keep=main)
             if main: weights[name].copy_(w)
         if not main: return None
-        n_frames = 1 if d.image_every == 1 else d.n_frames     # 1: it has seen pictures only
         defaults = Defaults(
-            **vars(r.sampling), size=d.size, n_frames=n_frames, stride=d.stride,
+            **vars(r.sampling), size=d.size, n_frames=d.n_seen, stride=d.stride,
             shift=r.flow.shift, noise_image=r.condition.noise_image, max_frames=4*d.n_frames,
             micro=self.micro)
         return Pipeline(model, *self.encoders, defaults, self.device, self.objective)
