@@ -26,7 +26,7 @@ from ..core.checks import check_least
 from ..core.files import atomic_write, sweep
 from ..core.lock import lock_folder
 from ..data.folder import VideoFolder
-from .latents import Latents, single_frames
+from .latents import Latents, padded_length, single_frames
 from .ranks import Ranks
 from .shards import (
     CacheInfo, cache_gaps, cache_info, check_shard, check_shards, map_shard, ragged_row,
@@ -226,11 +226,11 @@ class CachedLatents(Latents):
         return z1, self._text(rows), micro
 
     def _text(self, rows:list) -> Text:
-        "Captions of some rows, as long as the longest of them, or as the empty one"
+        "Captions of some rows, little longer than the longest of them, or than the empty one"
         tokens = [ragged_row(shard, 'tokens', r) for shard, r in rows]
         lengths = torch.tensor([len(x) for x in tokens])
         tokens = pad_sequence(tokens, batch_first=True)
-        missing = self.null.mask.shape[1] - tokens.shape[1]
-        if missing > 0: tokens = pad(tokens, (0, 0, 0, missing))
+        missing = max(self.null.mask.shape[1], padded_length(tokens.shape[1])) - tokens.shape[1]
+        tokens = pad(tokens, (0, 0, 0, missing))
         pooled = torch.stack([shard['pooled'][r] for shard, r in rows])
         return Text(tokens, pooled, torch.arange(tokens.shape[1]) < lengths[:, None])
