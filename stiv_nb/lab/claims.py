@@ -187,7 +187,8 @@ _claim('image-dropout', 'Without image dropout T2V collapses; with it one model 
        dict(never={'condition.p_drop_image': 0.}), _check('never', 'down', 10., 't2v.semantic'),
        _check('base', 'as_good', 5., 'ti2v.total_i2v', 'never'),
        fields={'run.start': 'lab-start-t2i', 'run.n_steps': 300, 'optim.cooldown': 100},
-       note='both arms start from pictures: a start that knows T2V forgets it slowly')
+       note='both arms start from pictures, and 300 steps without dropout do not unlearn to draw '
+            'from text: it is forgotten slowly, and longer runs would have to show it')
 _claim('staleness', 'Dropout with JIT-CFG raises the dynamic degree', 'Tab. 5',
        '10.2 -> 24.0', 'dynamic degree', 'lab-stiv',
        dict(never={'condition.p_drop_image': 0., 'sampling.mode': 'jit'}),
