@@ -116,8 +116,8 @@ def _ours(v:Verdict) -> str: # the differences of a claim's checks, the widest a
     more = len(v.checked) - 3
     return '; '.join(told) + (f'; and {more} more' if told and more > 0 else '')
 
-_COLUMNS = ('', 'claim', "the paper's figures", 'its metric', 'this toy', 'verdict', 'seeds',
-            'captions', 'minutes')
+_COLUMNS = ('', 'claim', "the paper's figures, its metric", 'this toy', 'verdict',
+            'seeds x captions')
 
 def claims_table(
     folder=PUBLISHED, # of results
@@ -128,9 +128,9 @@ def claims_table(
     for v in verdicts(folder, code):
         c, ran = v.claim, v.seeds > 0
         word = v.word if ran or not c.missing else f'{v.word} (needs {", ".join(c.missing)})'
-        rows.append([str(c.number), c.words, f'{c.source}: {c.paper}', c.metric, _ours(v), word,
-                     str(v.seeds) if ran else '', str(v.captions) if ran else '',
-                     f'{v.minutes:.0f}' if ran else ''])
+        cost = f'{v.seeds} x {v.captions}, {v.minutes:.0f} minutes' if ran else ''
+        paper = f'{c.source}: {c.paper} ({c.metric})'
+        rows.append([str(c.number), c.words, paper, _ours(v), word, cost])
     return '\n'.join('| ' + ' | '.join(x.replace('|', '/') for x in row) + ' |' for row in rows)
 
 # %% ../../nbs/822_verdicts.ipynb #efc88828
