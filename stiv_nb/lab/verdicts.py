@@ -39,13 +39,14 @@ class Checked(NamedTuple):
     check:Check
     diff:Interval|None # None: an arm has not been run
     word:str           # of `judged`, or "not yet run"
+    at_limit:bool = False # both arms are all wrong or all right: the score has no room
 
 class Verdict(NamedTuple):
     "What our runs say about a claim"
     claim:Claim
     word:str            # "reproduced", "not reproduced", "inconclusive" or "not yet run"
     checked:list[Checked]
-    seeds:int           # fewest of any check
+    seeds:int           # fewest of any check that was run
     captions:int
     minutes:float       # of training and judging, all runs together
 
@@ -57,9 +58,9 @@ def _check(check:Check, results:list[Result], code:str) -> tuple[Checked, int, i
         return Checked(check, None, 'not yet run'), 0, 0
     both = [r for r in results if r.arm in (check.arm, check.against)]
     row = compare(both, check.against, [check.score], code).row(check.arm, check.score)
-    saturated = max(row.base, row.mean) < _FLOOR or min(row.base, row.mean) > 100 - _FLOOR
-    word = 'inconclusive' if saturated else judged(check, row.diff)
-    return Checked(check, row.diff, word), row.seeds, row.captions
+    at_limit = max(row.base, row.mean) < _FLOOR or min(row.base, row.mean) > 100 - _FLOOR
+    word = 'inconclusive' if at_limit else judged(check, row.diff)
+    return Checked(check, row.diff, word, at_limit), row.seeds, row.captions
 
 def _together(words:list[str]) -> str:
     for word in ('not reproduced', 'not yet run', 'inconclusive'):
@@ -77,7 +78,7 @@ def verdict(
     found = [_check(check, results, code) for check in claim.checks]
     seconds = sum(sum(r.seconds.values()) for r in results)
     return Verdict(claim, _together([c.word for c, _, _ in found]), [c for c, _, _ in found],
-                   min((s for _, s, _ in found), default=0),
+                   min((s for _, s, _ in found if s), default=0),
                    max((n for _, _, n in found), default=0), seconds/60)
 
 # %% ../../nbs/822_verdicts.ipynb #f230d8c1
@@ -116,7 +117,13 @@ def _ours(v:Verdict) -> str: # the differences of a claim's checks, the widest a
     more = len(v.checked) - 3
     return '; '.join(told) + (f'; and {more} more' if told and more > 0 else '')
 
-_COLUMNS = ('', 'claim', "the paper's figures, its metric", 'this toy', 'verdict',
+def _said(v:Verdict) -> str: # the verdict; of an open one also what it lacks
+    if v.seeds == 0 and v.claim.missing: return f'{v.word} (needs {", ".join(v.claim.missing)})'
+    if v.word != 'inconclusive': return v.word
+    full = any(c.at_limit for c in v.checked)
+    return f'{v.word}: {"the score is at its limit" if full else "more seeds needed"}'
+
+_COLUMNS = ('', 'claim', "the paper: table, metric, figures", 'this toy', 'verdict',
             'seeds x captions')
 
 def claims_table(
@@ -126,11 +133,10 @@ def claims_table(
     "Every claim: the paper's figures, ours with their intervals, the verdict, what it cost"
     rows = [_COLUMNS, ['---']*len(_COLUMNS)]
     for v in verdicts(folder, code):
-        c, ran = v.claim, v.seeds > 0
-        word = v.word if ran or not c.missing else f'{v.word} (needs {", ".join(c.missing)})'
-        cost = f'{v.seeds} x {v.captions}, {v.minutes:.0f} minutes' if ran else ''
-        paper = f'{c.source}: {c.paper} ({c.metric})'
-        rows.append([str(c.number), c.words, paper, _ours(v), word, cost])
+        c = v.claim
+        cost = f'{v.seeds} x {v.captions}, {v.minutes:.0f} minutes' if v.seeds else ''
+        paper = f'{c.source}, by {c.metric}: {c.paper}'
+        rows.append([str(c.number), c.words, paper, _ours(v), _said(v), cost])
     return '\n'.join('| ' + ' | '.join(x.replace('|', '/') for x in row) + ' |' for row in rows)
 
 # %% ../../nbs/822_verdicts.ipynb #efc88828
