@@ -29,7 +29,8 @@ from ..train.recipes import RECIPES
 from ..train.recipe import change
 
 # %% ../../nbs/750_demo.ipynb #84831c42
-STAGES = dict(demo=('T2I', 'STIV'), toy=('T2I', 'T2V', 'STIV'))   # family -> stages, in order
+# family -> stages, in order
+STAGES = dict(demo=('T2I', 'TI2V', 'STIV'), toy=('T2I', 'T2V', 'STIV'))
 
 def _shortened(recipe, scale:float):
     "A stage with a share of its steps; the codec, which limits all else, keeps more of its own"

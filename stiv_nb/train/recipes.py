@@ -47,12 +47,14 @@ def _short_stages() -> list[Recipe]:
             short(t2v, data__image_every=0), short(stiv, data__image_every=0)]
 
 def _demo_stages() -> list[Recipe]:
-    "Pictures, then at once clips with and without a first frame: for a run of minutes"
-    t2i, _, stiv = _short_stages()
-    muon = dict(optim__name='muon', optim__lr=5e-3, sampling__steps=8)
-    return [change(t2i, **muon, run__name='demo-t2i', run__n_steps=350),
-            change(stiv, **muon, run__name='demo-stiv', run__n_steps=1150, optim__cooldown=500,
-                   condition__p_drop_image=.45)]
+    "Pictures; clips that mostly have their first frame; clips that often don't: for minutes"
+    t2i, _, stiv = (change(r, optim__name='muon', optim__lr=1e-2, sampling__steps=8,
+                           sampling__renorm=False) for r in _short_stages())
+    return [change(t2i, run__name='demo-t2i', run__n_steps=250),
+            change(stiv, run__name='demo-ti2v', run__n_steps=300, optim__cooldown=0,
+                   condition__p_drop_image=.1),
+            change(stiv, run__name='demo-stiv', run__n_steps=700, optim__cooldown=450,
+                   optim__warmup=10, condition__p_drop_image=.55)]
 
 def _world() -> Recipe:
     "From the toy to one or two objects that start anywhere, on textures, under a moving camera"
