@@ -143,12 +143,13 @@ def _two_frames(clips:Tensor, step:int) -> Tensor:
     f = clips.shape[1]
     return clips[:, [step % f, (step + f//2) % f]].flatten(0, 1)
 
-_AT_ONCE = 32   # steps whose clips are drawn in one call: several times faster than one by one
+_AT_ONCE = 128   # clips that are drawn in one call, for several steps
 
 def _batches(world, n_steps:int, batch:int):
     "The frames of each step"
-    for begin in range(0, n_steps, _AT_ONCE):
-        steps = range(begin, min(begin + _AT_ONCE, n_steps))
+    ahead = max(1, _AT_ONCE//batch)
+    for begin in range(0, n_steps, ahead):
+        steps = range(begin, min(begin + ahead, n_steps))
         clips = world.batch(range(steps[0]*batch, (steps[-1] + 1)*batch))[0]
         for step, own in zip(steps, clips.split(batch)): yield _two_frames(own, step)
 

@@ -89,8 +89,8 @@ _claim('renorm', 'CFG-Renorm lifts quality at high guidance', 'Tab. 2, App. A',
        'FID 24.96 -> 21.16, ImageReward .15 -> .32', 'FID', 'lab-stiv',
        dict(plain={'sampling.renorm': False}), _check('plain', 'down', 1., 't2v.quality'),
        fields={'sampling.guidance': 7.5},
-       note='sampling alone differs: trained once; renorm cuts a velocity to a third at this '
-            'scale, and the object pays for it (page 840)')
+       note='sampling alone differs: trained once; renorm cuts the first velocities to a third '
+            'at this scale, and the object pays for it (page 840)')
 _claim('adafactor', 'AdaFactor keeps quality with less memory', 'Tab. 2',
        'FID 21.16 -> 20.26; with MaskDiT and shared AdaLN memory falls from 28 to 11 GB', 'FID',
        'lab-t2i', dict(adamw={'optim.name': 'adamw'}),
@@ -180,7 +180,8 @@ _claim('large-projection', 'Adding the large projection lowers the dynamic degre
        dict(projected={'model.image': 'replace+attend_projected'}),
        _check('projected', 'down', 3., 'ti2v.dynamic_degree'),
        fields={'model.image': 'replace+attend', **_STILLS},
-       note=_OF_STILLS + '; nearly every clip moves all the same, and no arm can lose any motion')
+       note=_OF_STILLS + '; nearly every clip moves in both arms, and the score says '
+            'nothing about how much')
 _claim('first-frame-loss', 'Keeping the loss of the first frame hurts', 'Tab. 3',
        'CA 42.4 -> CA+FFL 29.7 dynamic, average 73.0 -> 72.0', 'dynamic degree', 'lab-stiv',
        dict(kept={'condition.first_frame_loss': True}),
