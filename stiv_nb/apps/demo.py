@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 from ..codec.text import TextConfig, train_text
-from ..codec.vae import train_vae
+from ..codec.vae import TinyVAE, train_vae
 from ..core.checks import check_choice
 from ..core.machine import best_device, has_bf16, machine
 from ..core.progress import Bar
@@ -22,11 +22,13 @@ from ..data.shapes import VOCABULARY, ShapeWorld
 from ..eval.toybench import ceiling, evaluate, table
 from ..train.checkpoint import check_folder_of_run
 from ..train.latents import LatentTable, encode_clips
-from ..train.setup import open_clips
+from ..train.setup import RunSetup, open_clips
+from ..train.start import Encoders
 from ..train.loop import train
 from ..train.ranks import Ranks, join_ranks
 from ..train.recipes import RECIPES
 from ..train.recipe import change
+from ..train.trainer import Trainer
 
 # %% ../../nbs/750_demo.ipynb #84831c42
 # family -> stages, in order
@@ -99,6 +101,15 @@ class _Parts:
             if bar: bar(step, n_steps, **({} if loss is None else dict(loss=loss)))
         return report
 
+def _compile_ahead(recipe, text, ranks:Ranks):
+    "A step in the shapes of a rank's share leaves compiled blocks where all ranks will find them"
+    if not recipe.compiled: return
+    share = change(recipe, run__batch=recipe.run.batch//ranks.size)
+    clips, pictures = open_clips(share)
+    data = encode_clips(clips, TinyVAE().eval(), text, share.run.batch, pictures)
+    alone = Ranks(device=ranks.device)
+    Trainer(RunSetup(share, alone, Encoders(None, None), data)).train_step()
+
 def _train_encoders(part:_Parts, recipe, seed:int, ranks:Ranks) -> tuple:
     "A VAE and a text encoder, each with its losses, trained on all that the toy world can show"
     world = ShapeWorld(n_objects='any', background='any', camera='any', seed=seed)
@@ -110,7 +121,9 @@ def _train_encoders(part:_Parts, recipe, seed:int, ranks:Ranks) -> tuple:
     def text():
         losses = []
         report = part.bar('text', losses)
-        return train_text(world, words, n_steps=c.text_steps, seed=seed, report=report), losses
+        trained = train_text(world, words, n_steps=c.text_steps, seed=seed, report=report)
+        if ranks.size > 1: _compile_ahead(recipe, trained, ranks)   # the VAE takes longer
+        return trained, losses
     return part('encoders', ranks.share_out, [vae, text])
 
 # %% ../../nbs/750_demo.ipynb #6ce35380
@@ -165,7 +178,7 @@ def run_demo(
     precision = {} if has_bf16(best_device()) else dict(parallel__precision='fp32')
     recipes = [change(r, run__seed=seed, **precision) for r in demo_recipes(scale, family)]
     part = _Parts(verbose and ranks.main)
-    (vae, vae_losses), (text, text_losses) = _train_encoders(part, recipes[0], seed, ranks)
+    (vae, vae_losses), (text, text_losses) = _train_encoders(part, recipes[-1], seed, ranks)
     clips, pictures = open_clips(recipes[-1])   # the last stage's clips serve all
     data = part('cache', encode_clips, clips, vae, text, recipes[-1].data.n_clips, pictures,
                 report=part.bar('cache'))

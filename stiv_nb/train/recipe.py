@@ -237,6 +237,11 @@ class Recipe:
                              "set data.n_val")
         find_solver(self.sampling.solver, self.flow.path)   # an error if it does not fit
 
+    @property
+    def compiled(self) -> bool:
+        "Whether blocks are compiled: that takes a minute, which a short run never gets back"
+        return self.parallel.compile and self.run.n_steps >= 200
+
 PARTS = {f.name: f.type for f in dataclasses.fields(Recipe)}   # name -> config class
 
 # %% ../../nbs/600_recipe.ipynb #9f0515f9

@@ -70,8 +70,7 @@ def build_model(
     temporal:Source|None=None,  # model whose temporal attention is taken; None: that of `start`
 ) -> tuple[DiT, StartReport]:   # on the ranks' device, and what became of each weight
     "The model of step 0, with activation checkpointing, compiled and sharded (STIV §2.4)"
-    config, p = recipe.model, recipe.parallel
-    if recipe.run.n_steps < 200: p = replace(p, compile=False)      # compiling takes half a minute
+    config, p = recipe.model, replace(recipe.parallel, compile=recipe.compiled)
     report = plan_start(config, start, temporal)
     n_weights = sum(shape.numel() for shape in weight_shapes(config).values())
     split = p.sharded(ranks.size, n_weights)
