@@ -107,7 +107,7 @@ def compare(out, runs):
 def demo(out):
     "A demo of few steps, not compiled, at a rate that needs no warm-up: rounding stays rounding"
     torch.compiler.set_stance("force_eager")
-    for name in ("demo-t2i", "demo-ti2v", "demo-stiv"):
+    for name in ("demo-ti2v", "demo-stiv"):
         RECIPES[name] = change(RECIPES[name], optim__lr=1e-3)
     done = run_demo(.004, n_eval=4, n_curve=0, verbose=False, folder=out)
     if not join_ranks("cpu").main: return
