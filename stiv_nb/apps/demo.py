@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from ..codec.text import TextConfig, train_text
+from ..codec.text import TextConfig, TinyText, train_text
 from ..codec.vae import TinyVAE, train_vae
 from ..core.checks import check_choice
 from ..core.machine import best_device, has_bf16, machine
@@ -101,12 +101,13 @@ class _Parts:
             if bar: bar(step, n_steps, **({} if loss is None else dict(loss=loss)))
         return report
 
-def _compile_ahead(recipe, text, ranks:Ranks):
+def _compile_ahead(recipe, ranks:Ranks):
     "A step in the shapes of a rank's share leaves compiled blocks where all ranks will find them"
-    if not recipe.compiled: return
+    if ranks.size == 1 or not recipe.compiled: return
     share = change(recipe, run__batch=recipe.run.batch//ranks.size)
     clips, pictures = open_clips(share)
-    data = encode_clips(clips, TinyVAE().eval(), text, share.run.batch, pictures)
+    vae, text = TinyVAE().eval(), TinyText(TextConfig(words=VOCABULARY)).eval()
+    data = encode_clips(clips, vae, text, share.run.batch, pictures)
     alone = Ranks(device=ranks.device)
     Trainer(RunSetup(share, alone, Encoders(None, None), data)).train_step()
 
@@ -121,10 +122,10 @@ def _train_encoders(part:_Parts, recipe, seed:int, ranks:Ranks) -> tuple:
     def text():
         losses = []
         report = part.bar('text', losses)
-        trained = train_text(world, words, n_steps=c.text_steps, seed=seed, report=report)
-        if ranks.size > 1: _compile_ahead(recipe, trained, ranks)   # the VAE takes longer
-        return trained, losses
-    return part('encoders', ranks.share_out, [vae, text])
+        return train_text(world, words, n_steps=c.text_steps, seed=seed, report=report), losses
+    works = [vae, partial(_compile_ahead, recipe, ranks), text] # the second as long as the others
+    of_vae, _, of_text = part('encoders', ranks.share_out, works)
+    return of_vae, of_text
 
 # %% ../../nbs/750_demo.ipynb #6ce35380
 def _judge(pipe, seed:int, n:int) -> list:

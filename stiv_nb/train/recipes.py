@@ -53,7 +53,7 @@ def _demo_stages() -> list[Recipe]:
     return [change(t2i, run__name='demo-t2i', run__n_steps=250),
             change(stiv, run__name='demo-ti2v', run__n_steps=400, optim__cooldown=0,
                    condition__p_drop_image=.1),
-            change(stiv, run__name='demo-stiv', run__n_steps=700, optim__cooldown=450,
+            change(stiv, run__name='demo-stiv', run__n_steps=800, optim__cooldown=500,
                    optim__warmup=10, condition__p_drop_image=.55)]
 
 def _world_stages() -> list[Recipe]:
