@@ -252,8 +252,7 @@ def _stages(name:str, folder:str, cache:str|None, fields:dict) -> dict: # folder
     from stiv_nb.train.recipes import PROGRESSIONS, RECIPES
     from stiv_nb.train.setup import check_sizes, clips_of_cache
     from stiv_nb.train.shards import check_shards
-    def here(path): # of a stage's run; a shipped pipeline is found by its name alone
-        return str(Path(folder)/Path(path).name) if path and '/' in path else path
+    def here(path): return path and str(Path(folder)/Path(path).name)
     left = {}
     main = join_ranks().main
     for stage in PROGRESSIONS[check_choice('progression', name, PROGRESSIONS)]:
@@ -276,7 +275,7 @@ def _stages(name:str, folder:str, cache:str|None, fields:dict) -> dict: # folder
 
 @command('stiv progressive fig4')
 def cmd_progressive(
-    name:str,          # fig4 (toy size, two resolutions), world, s, b, xl, xxl or m
+    name:str,          # fig4 (toy size, two resolutions), s, b, xl, xxl or m
     folder:str='runs', # where the stages' runs go
     cache:str=None,    # holds a cache for each stage, filled by stiv cache STAGE --out CACHE/STAGE
     **fields,

@@ -56,19 +56,16 @@ def _demo_stages() -> list[Recipe]:
             change(stiv, run__name='demo-stiv', run__n_steps=800, optim__cooldown=500,
                    optim__warmup=10, condition__p_drop_image=.55)]
 
-def _world_stages() -> list[Recipe]:
+def _world() -> Recipe:
     "From the toy to one or two objects that start anywhere, on textures, under a moving camera"
+    stiv = _toy_stages()[-1]
     hard = {f'data__{name}': value for name, value in HARD.items()}
-    r = change(_toy_stages()[-1], **hard, data__n_clips=64_000, data__image_every=0,
-               optim__name='muon', optim__lr=5e-3, optim__cooldown=0,
-               run__batch=64, run__save_every=250)
-    return [change(r, run__name='world-first', run__start='toy', run__n_steps=3904),
-            change(r, run__name='world-ti2v', run__start='runs/world-first', run__n_steps=1500,
-                   condition__p_drop_image=.1),
-            change(r, run__name='world', run__start='runs/world-ti2v', run__n_steps=3000,
-                   condition__p_drop_image=.55, optim__cooldown=2000)]
+    return change(stiv, **hard, data__n_clips=64_000, data__image_every=0,
+                  optim__name='muon', optim__lr=5e-3, optim__cooldown=1390,
+                  run__name='world', run__start='toy', run__batch=64, run__n_steps=5300,
+                  run__save_every=250)
 
-RECIPES = {r.run.name: r for r in (*_demo_stages(), *_toy_stages(), *_world_stages())}
+RECIPES = {r.run.name: r for r in (*_demo_stages(), *_toy_stages(), _world())}
 
 # %% ../../nbs/605_recipes.ipynb #68b72bb5
 class Stage(NamedTuple):
@@ -213,8 +210,7 @@ _ORDER = ('t2i-256-{}', 't2v-256-20-{}', 'stiv-256-{}', 'stiv-256-{}-unmasked',
 RECIPES |= {r.run.name: r for r in _fig4()}
 # in order (STIV Fig. 4); what comes last at each resolution is fine-tuned on all patches
 PROGRESSIONS = {size: tuple(name.format(size) for name in _ORDER) for size in _SCALES}
-PROGRESSIONS = dict(fig4=tuple(r.run.name for r in _fig4()),
-                    world=tuple(r.run.name for r in _world_stages())) | PROGRESSIONS
+PROGRESSIONS = dict(fig4=tuple(r.run.name for r in _fig4())) | PROGRESSIONS
 
 # %% ../../nbs/605_recipes.ipynb #1dd7e126
 class Leg(NamedTuple):
