@@ -123,9 +123,8 @@ def _train_encoders(part:_Parts, recipe, seed:int, ranks:Ranks) -> tuple:
         losses = []
         report = part.bar('text', losses)
         return train_text(world, words, n_steps=c.text_steps, seed=seed, report=report), losses
-    works = [vae, partial(_compile_ahead, recipe, ranks), text] # the second as long as the others
-    of_vae, _, of_text = part('encoders', ranks.share_out, works)
-    return of_vae, of_text
+    works = [vae, text, partial(_compile_ahead, recipe, ranks)]
+    return part('encoders', ranks.share_out, works)[:2]
 
 # %% ../../nbs/750_demo.ipynb #6ce35380
 def _judge(pipe, seed:int, n:int) -> list:
