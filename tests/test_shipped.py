@@ -1,4 +1,4 @@
-"The shipped pipeline: small enough to travel, quick to answer, true to both of its conditions"
+"The shipped pipelines: small enough to travel, quick to answer, true to both of their conditions"
 import time
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from stiv_nb.data.video import from_uint8, to_uint8
 from stiv_nb.eval.features import fact_accuracy, load_features
 from stiv_nb.eval.hardbench import HARD_ROWS, hard_bench
 from stiv_nb.eval.toybench import evaluate
+from stiv_nb.eval.truth import off_place
+from stiv_nb.stiv.inputs import pictures_of_task
 
 FOLDER = Path(stiv_nb.__file__).parent / "assets" / "toy"
 FEATURES = FOLDER.parent / "features"
@@ -46,6 +48,27 @@ def test_the_world_model_is_small_and_knows_pairs():
     few = {name: HARD_ROWS[name] for name in ("one i", "two i")}
     for name, judged in hard_bench(world, 24, rows=few, steps=8).items():
         assert judged.share("all")[0] > world.notes["table"][name]["all"][0] - .25, name
+
+
+def test_one_model_serves_every_task():
+    "From the given frames alone it finds what lies behind, and between, them"
+    folder = FOLDER.parent / "tasks"
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    tasks = stiv_nb.load("tasks", device="cpu")
+    clips = ShapeWorld(seed=6, starts="anywhere").batch(range(16))[0]
+    def gap(drawn, frames):   # mean distance of the object from its true place, in pixels
+        drawn = torch.stack([from_uint8(v.frames) for v in drawn])
+        return off_place(drawn, clips)[:, frames].mean()
+    nothing = [None] * 16
+    for task, frames in (("predict", range(4, 8)), ("interpolate", range(1, 7))):
+        given = pictures_of_task(clips, task)
+        drawn = tasks(nothing, given=given, progress=False)
+        frozen = clips[:, [min(i, max(k for k in given if k <= i)) for i in range(8)]]
+        assert gap(drawn, frames) < .6 * off_place(frozen, clips)[:, frames].mean(), task
+
+
+def test_all_weights_together_are_small():
+    assert sum(p.stat().st_size for p in FOLDER.parent.rglob("*.safetensors")) < 40e6
 
 
 def brightest(colour):

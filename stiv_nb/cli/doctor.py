@@ -20,7 +20,7 @@ from .main import command
 # %% ../../nbs/980_doctor.ipynb #1af68e8a
 EXTRAS = dict(   # extra -> modules it brings
     hub=('diffusers', 'transformers'),
-    eval=('torchmetrics',),
+    eval=('torchmetrics', 'skimage'),
     log=('tensorboard',))
 
 def _torch() -> str:

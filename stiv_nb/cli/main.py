@@ -32,7 +32,7 @@ class Command(NamedTuple):
 
 COMMANDS = {}   # name -> `Command`, in the order of the overview
 # they add the commands
-MODULES = ('cli.sample', 'cli.data', 'cli.runs', 'cli.jobs', 'cli.lab', 'cli.doctor')
+MODULES = ('cli.sample', 'cli.apps', 'cli.data', 'cli.runs', 'cli.jobs', 'cli.lab', 'cli.doctor')
 
 def command(
     example:str, # a line that works, shown under the help

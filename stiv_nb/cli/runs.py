@@ -252,7 +252,8 @@ def _stages(name:str, folder:str, cache:str|None, fields:dict) -> dict: # folder
     from stiv_nb.train.recipes import PROGRESSIONS, RECIPES
     from stiv_nb.train.setup import check_sizes, clips_of_cache
     from stiv_nb.train.shards import check_shards
-    def here(path): return path and str(Path(folder)/Path(path).name)
+    def here(start):   # a run of this progression; a name alone is a shipped pipeline
+        return str(Path(folder)/Path(start).name) if start and '/' in start else start
     left = {}
     main = join_ranks().main
     for stage in PROGRESSIONS[check_choice('progression', name, PROGRESSIONS)]:
@@ -275,7 +276,7 @@ def _stages(name:str, folder:str, cache:str|None, fields:dict) -> dict: # folder
 
 @command('stiv progressive fig4')
 def cmd_progressive(
-    name:str,          # fig4 (toy size, two resolutions), s, b, xl, xxl or m
+    name:str,          # fig4 (toy size, two resolutions), tasks, s, b, xl, xxl or m
     folder:str='runs', # where the stages' runs go
     cache:str=None,    # holds a cache for each stage, filled by stiv cache STAGE --out CACHE/STAGE
     **fields,

@@ -206,14 +206,18 @@ def cmd_pack(
     out:str='packed',   # new folder, for weights of 16 bits and what was found
     n:int=256,          # samples of each row of the hard bench
     steps:int=8,        # solver steps
+    rows:str='',        # rows of the hard bench, with commas, such as "core,core i"; if empty, all
 ):
     "Judges a pipeline on the hard bench and stores it, 16-bit, with its table: to be shared"
     from stiv_nb.core.progress import Bar
+    from stiv_nb.eval.hardbench import HARD_ROWS
     from stiv_nb.eval.world import keep_world, shares_table
     check_number('n', n, 1, 1_000_000, whole=True)
     check_number('steps', steps, 1, 10_000, whole=True)
     folder = check_out_folder(out)
     if folder.exists(): raise ValueError(f"{folder} is there already; choose another with --out")
-    kept = keep_world(weights, folder, n, report=Bar('rows'), steps=steps)
+    names = [*filter(None, map(str.strip, rows.split(',')))] or HARD_ROWS
+    asked = {check_choice('row', name, HARD_ROWS): HARD_ROWS[name] for name in names}
+    kept = keep_world(weights, folder, n, asked, Bar('rows'), steps=steps)
     print(shares_table(kept['table']))
     print(folder)

@@ -40,11 +40,11 @@ _SIZE_COUNTS = 3.   # so that growing goes about as far as moving slowly
 
 def follow(
     found:dict,   # from `look`
-    stride:int=1, # base frames per frame
+    stride:float=1, # base frames per frame
 ) -> Tensor:      # (b, 2, 11) in picture sides; inf where no object was found
     "How far each object's path is from each of `MOTIONS`, walls included (ours)"
     area = found['track'].area
-    f = min(area.shape[2], max(2, (WINDOW - 1)//stride + 1))
+    f = min(area.shape[2], max(2, int((WINDOW - 1)/stride) + 1))
     moments = torch.arange(f, device=area.device).float() * stride
     seen = (area[:, :, :f] > SEEN).float()
     extent = _half_extents(found, f)
@@ -62,10 +62,10 @@ def follow(
 # %% ../../nbs/116_following.ipynb #31087412
 def spread(
     n_frames:int, # of the clip
-    stride:int=1, # base frames per frame
+    stride:float=1, # base frames per frame
 ) -> float:       # picture sides
     "How far the slowest motion strays from its mean place: the unit in which motions differ"
-    f = min(n_frames, max(2, (WINDOW - 1)//stride + 1))
+    f = min(n_frames, max(2, int((WINDOW - 1)/stride) + 1))
     moments = torch.arange(f).float() * stride
     return float(SPEEDS.slow * moments.std(correction=0))
 
@@ -80,7 +80,7 @@ def shows(
 # %% ../../nbs/116_following.ipynb #ffb6451f
 def look_past_walls(
     clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
-    stride:int=1, # base frames per frame
+    stride:float=1, # base frames per frame
 ) -> dict:        # as from `look`, and "motions": (b, 2, 11) bool
     "Everything that can be read from clips in which a wall may turn an object"
     found = look(clips, stride)

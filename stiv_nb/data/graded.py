@@ -34,7 +34,7 @@ def _shape(found:dict, asked:dict) -> Tensor:
     shape = asked['shape'].clamp(min=0)[:, None].expand(-1, 2, -1)
     return ((fit.gather(2, shape) - _ANY_BLOB) / (.95 - _ANY_BLOB)).clamp(0, 1)
 
-def _motion(found:dict, asked:dict, stride:int) -> Tensor:
+def _motion(found:dict, asked:dict, stride:float) -> Tensor:
     "(b, 2, n) how nearly each found object follows the motion of each asked one, past walls"
     n_frames = found['track'].area.shape[2]
     if n_frames == 1: return torch.ones(*found['shape'].shape, asked['shape'].shape[1],
@@ -56,7 +56,7 @@ class Graded(NamedTuple):
 def grade(
     found:dict,           # from `look`
     asked:dict,           # facts as `ShapeWorld` gives them
-    stride:int=1,         # base frames per frame
+    stride:float=1,         # base frames per frame
     relations:bool=False, # captions say how pairs lie, which then counts in the mean
 ) -> Graded:
     "How nearly clips show what was asked, attribute by attribute and object by object (ours)"

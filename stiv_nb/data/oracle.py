@@ -8,7 +8,7 @@ __all__ = ['judge', 'ShapeOracle']
 # %% ../../nbs/120_oracle.ipynb #a486b5fc
 from torch import Tensor
 
-from ..core.checks import check_least
+from ..core.checks import check_number
 from .following import look_past_walls
 from .graded import grade
 from .reading import look
@@ -18,7 +18,7 @@ from .scores import compare, i2v_scores, quality_scores, semantic_scores
 def judge(
     clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
     facts:dict,   # asked facts, as `ShapeWorld` gives them
-    stride:int=1, # base frames per frame
+    stride:float=1, # base frames per frame
     walls:bool=False,     # objects start anywhere: a wall may turn them within the clip
     relations:bool=False, # captions say how pairs lie: adds "relation", which "all" then needs
 ) -> dict:        # (b,) bool: colour, shape, motion, count, all
@@ -31,11 +31,11 @@ def judge(
 class ShapeOracle:
     "Reads facts from clips of the `ShapeWorld` and scores them; with what was asked, it judges"
     def __init__(self,
-        stride:int=1,         # base frames per frame
+        stride:float=1,         # base frames per frame
         walls:bool=False,     # a wall may turn objects within the clip
         relations:bool=False, # captions say how pairs lie
     ):
-        self.stride = check_least('stride', stride, 1)
+        self.stride = check_number('stride', stride, .01, 1_000_000)
         self.walls = walls
         self.relations = relations
 

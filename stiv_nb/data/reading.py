@@ -56,7 +56,7 @@ _SLOW_SWELL = math.log(SWELLS.slow) / (WINDOW - 1) # log of the size per base fr
 def read_motion(
     area:Tensor,   # (r, f) within the window
     centre:Tensor, # (r, f, 2) within the window
-    stride:int,    # base frames per frame
+    stride:float,  # base frames per frame
 ) -> Tensor:       # (r,) id in `MOTIONS`; -1 where the path is not one of them
     "The core motion that is nearest to what the centres and the areas do"
     f, device = area.shape[1], area.device
@@ -99,7 +99,7 @@ def _shift(clips:Tensor, ground:Tensor) -> tuple[Tensor, Tensor]:
 def read_camera(
     clips:Tensor,  # (b, f, 3, H, W)
     ground:Tensor, # (b, f, H, W) 1 on the background, 0 on objects
-    stride:int,    # base frames per frame
+    stride:float,  # base frames per frame
 ) -> Tensor:       # (b,) id in `CAMERAS`
     "The one shift that explains how the background changes (Lucas and Kanade, over all of it)"
     if clips.shape[1] < 2: return torch.zeros(len(clips), dtype=torch.long, device=clips.device)
@@ -140,15 +140,15 @@ def _ground_looks(clips:Tensor, ground:Tensor) -> Tensor:
 # %% ../../nbs/115_reading.ipynb #e27629dc
 def look(
     clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
-    stride:int=1, # base frames per frame: the first motion lasts 8 base frames
+    stride:float=1, # base frames per frame: the first motion lasts 8 base frames
 ) -> dict:        # facts (b, 2), largest object first, -1 where there is none; `track`: a `Track`
     "Everything that can be read from clips"
     if clips.ndim != 5 or clips.shape[2] != 3:
         raise ValueError(f'shape {tuple(clips.shape)}: expected clips (b, f, 3, H, W)')
-    check_number('stride', stride, 1, 1_000_000, whole=True)
+    check_number('stride', stride, .01, 1_000_000)
     clips = torch.nan_to_num(clips.float()).clamp(-1, 1)
     b, f = clips.shape[:2]
-    window = min(f, max(2, (WINDOW - 1)//stride + 1))
+    window = min(f, max(2, int((WINDOW - 1)/stride) + 1))
     objects = find_objects(clips, window)
     area, centre = measure(objects.mask)
     fit = shape_fit(objects.mask, area, centre)

@@ -96,7 +96,7 @@ def _subject(found:dict, anchor:Tensor|None=None) -> Tensor:
     steady = steadiness(found['track'].looks, anchor)
     return (there * seen * steady).sum(1) / there.sum(1).clamp(min=1)
 
-def _step_and_jerk(found:dict, stride:int) -> tuple[Tensor, Tensor]:
+def _step_and_jerk(found:dict, stride:float) -> tuple[Tensor, Tensor]:
     "(b, 2) and (b, 2) mean way of each object per base frame, and mean distance off a straight way"
     there = (found['shape'] >= 0).float()
     side = found['track'].area.clamp(min=1e-4).sqrt()
@@ -112,7 +112,7 @@ _HALF = 'dynamic_degree' # counts half, as in VBench
 def quality_scores(
     clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
     found:dict,   # from `look`
-    stride:int=1, # base frames per frame
+    stride:float=1, # base frames per frame
 ) -> dict:        # (b,) in [0, 1] under VBench's names, and their mean, `quality`
     "What makes a clip good whatever was asked for"
     step, jerk = _step_and_jerk(found, stride)

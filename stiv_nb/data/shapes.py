@@ -60,7 +60,7 @@ class ShapeWorld(Dataset):
     "Clips of one or two moving shapes with captions, facts and micro-conditions, drawn on demand"
     size:int = 32             # height and width in pixels
     n_frames:int = 8          # per clip; 1 gives pictures, whose captions name no motion
-    stride:int = 1            # base frames from one frame to the next
+    stride:float = 1          # base frames from one frame to the next; below 1 the film is slower
     n_objects:Literal[1, 2, 'any'] = 1                       # per clip; "any": 1 or 2
     split:Literal['train', 'held_out', 'all'] = 'train'      # "held_out": what training never sees
     seed:int = 0              # another seed is another world
@@ -77,7 +77,7 @@ class ShapeWorld(Dataset):
     motions:tuple[str, ...] = MOTIONS                        # names of what objects may do
 
     def __post_init__(self):
-        check_config(self, size=(16, 16_384), n_frames=(1, 10_000), stride=(1, 10_000), length=1)
+        check_config(self, size=(16, 16_384), n_frames=(1, 10_000), stride=(.01, 10_000), length=1)
         for name in self.motions: check_choice('motion', name, MOTION_TABLE)
         if self.camera == 'pan' and self.background == 'plain':
             raise ValueError("camera='pan' cannot be seen on background='plain'; use 'textured'")

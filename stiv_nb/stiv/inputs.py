@@ -22,11 +22,16 @@ from .sampler import SAMPLING_RANGES, SamplingConfig
 
 # %% ../../nbs/535_inputs.ipynb #eb828dfa
 def check_prompts(
-    prompts:list, # what the caller gave
-) -> list[str]:   # the same
+    prompts:list, # what the caller gave; None for a clip without words
+    given:bool=False, # whether there are given frames, which can do without words
+) -> list[str]:   # the same, '' for None
     "Prompts that are text and not empty; words and length are the text encoder's business"
     if not prompts: raise ValueError('the list of prompts is empty')
     for p in prompts:
+        if p is None and given: continue
+        if p is None:
+            raise ValueError('there is no prompt and no given frame: say what to draw, such as '
+                             '"a red circle moving left"')
         if not isinstance(p, str): raise ValueError(f"the prompt is {type(p).__name__}, not text")
         try: p.encode()
         except UnicodeEncodeError:
@@ -35,7 +40,7 @@ def check_prompts(
         if not any(c.isalnum() for c in p):
             raise ValueError(f'the prompt is empty ({p[:20]!r} has no letter); '
                              'say what to draw, such as "a red circle moving left"')
-    return prompts
+    return ['' if p is None else p for p in prompts]
 
 # %% ../../nbs/535_inputs.ipynb #369ddc12
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,7 @@ class Defaults(SamplingConfig):
     "What a pipeline does when the caller says nothing"
     size:int = 32                # pixels of a side
     n_frames:int = 8             # frames per clip
-    stride:int = 1               # source frames per step, told to the model
+    stride:float = 1             # source frames per step, told to the model
     fps:float = 8.               # frames per second of the returned video
     shift:float = 1.             # time shift, the one of training
     noise_image:float = 0.       # noise on given frames, the one of training
@@ -53,8 +58,9 @@ class Defaults(SamplingConfig):
 
     def __post_init__(self):
         many = (1, 1_000_000)
-        check_config(self, 'defaults', size=many, n_frames=many, stride=many, max_frames=many,
-                     fps=(.1, 1000), shift=(1e-9, 1000), noise_image=(0, 1))
+        check_config(self, 'defaults', size=many, n_frames=many, max_frames=many,
+                     stride=(.01, 1_000_000), fps=(.1, 1000), shift=(1e-9, 1000),
+                     noise_image=(0, 1))
         super().__post_init__()
         if self.n_frames > self.max_frames:
             raise ValueError(f"defaults.n_frames={self.n_frames} is more than "
@@ -66,7 +72,7 @@ class Chosen(NamedTuple):
     "What a call does"
     n_frames:int            # frames per clip
     size:tuple              # (height, width) in pixels
-    stride:int              # source frames per step, told to the model
+    stride:float            # source frames per step, told to the model
     sampling:SamplingConfig # how the model is sampled
 
 def _choose_sampling(defaults:Defaults, asked:dict) -> SamplingConfig:
@@ -96,7 +102,7 @@ def choose(
     stride = defaults.stride if stride is None else stride
     size = defaults.size if size is None else size
     n_frames = check_number('n_frames', n_frames, 1, defaults.max_frames, whole=True)
-    stride = check_number('stride', stride, 1, 1_000_000, whole=True)
+    stride = check_number('stride', stride, .01, 1_000_000)
     both = [check_number('size', s, unit, 64*unit, whole=True) for s in sides(size)]
     if any(s % unit for s in both): raise ValueError(f"size={size} must be a multiple of {unit}")
     return Chosen(n_frames, tuple(both), stride, _choose_sampling(defaults, sampling))
@@ -106,7 +112,7 @@ def what_to_tell(
     defaults:Defaults,     # the pipeline's own
     size:tuple,            # (height, width) asked for
     n_frames:int,          # frames asked for
-    stride:int,            # source frames per step asked for
+    stride:float,          # source frames per step asked for
     micro:dict|None=None,  # name of `MICRO` -> number, what the caller wants said instead
 ) -> Tensor:               # (6,) float32 in the order of `MICRO`
     "Micro-conditions of a call (STIV §2.2; which to send where nobody asks is ours)"

@@ -106,7 +106,7 @@ def check_guide(
 @patch
 @torch.no_grad()
 def __call__(self:Pipeline,
-    prompt,               # text, or a list of texts
+    prompt,               # text, or a list of texts; None for no words, where frames are given
     image=None,           # first frame: path, PIL image, array or uint8 tensor; a list for a list
     given=None,           # dict frame index -> image
     n_frames=None,        # 1 draws a picture; None: the pipeline's own number
@@ -126,7 +126,8 @@ def __call__(self:Pipeline,
 ):                        # a `Video`, or a list of them for a list of prompts
     "Draws videos of the prompts, around the given frames"
     many = isinstance(prompt, (list, tuple))
-    prompts = check_prompts(list(prompt) if many else [prompt])
+    pictured = image is not None or bool(given)
+    prompts = check_prompts(list(prompt) if many else [prompt], pictured)
     seed = check_seed('seed', seed)
     ask = choose(
         self.defaults, self.patch_size, n_frames, size, stride, mode=mode, guidance=guidance,
@@ -189,7 +190,7 @@ def _from_hub(name:str) -> Path:
     except Exception as e:
         why = f'it could not be fetched from the Hub ({type(e).__name__})'
         if here: why = 'the Hub does not answer, and it was not downloaded before'
-        fix = "name a folder, or a shipped one: toy, world"
+        fix = "name a folder, or a shipped one: toy, world, tasks"
         raise FileNotFoundError(f"there is no pipeline {name!r}: {why}; {fix}") from None
 
 def find_pipeline(
@@ -204,7 +205,7 @@ def find_pipeline(
     if str(name) and path.exists(): return path
     if str(name) and (SHIPPED/str(name)).is_dir(): return SHIPPED/str(name)
     if str(name).count('/') != 1 or path.parent.is_dir():
-        fix = "name a folder, or a shipped one: toy, world"
+        fix = "name a folder, or a shipped one: toy, world, tasks"
         raise FileNotFoundError(f"there is no pipeline {str(name)!r}; {fix}")
     return _from_hub(str(name))
 

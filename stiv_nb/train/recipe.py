@@ -9,6 +9,7 @@ __all__ = ['SIXTEEN_BITS', 'SMALL', 'PARTS', 'DataConfig', 'CodecConfig', 'Optim
 # %% ../../nbs/600_recipe.ipynb #843554d9
 import dataclasses
 import re
+from fractions import Fraction
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -35,6 +36,16 @@ def _buckets(text:str) -> list[tuple]:
         out.append(tuple(map(int, shape.split('x'))))
     return out
 
+def _strides(text:str) -> list:
+    "Strides from text such as \"7,1,1/2\", whole ones as such"
+    out = []
+    for stride in filter(None, map(str.strip, text.split(','))):
+        if not re.fullmatch(r'[1-9]\d*(/[1-9]\d*)?', stride):
+            raise ValueError(f"data.strides={text!r}: {stride!r} is no stride, such as 7 or 1/2")
+        number = Fraction(stride)
+        out.append(number.numerator if number.denominator == 1 else float(number))
+    return out
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     "Which clips, and in which order"
@@ -46,6 +57,8 @@ class DataConfig:
     buckets:str = ''  # several shapes of a folder's clips, such as "8x32x32,8x24x40"; '': one
     n_frames:int = 8         # frames per clip; 1 trains text-to-image
     stride:int = 1           # source frames per step
+    # toy world: several strides, dealt out to the clips in turn, such as "7,1,1/2"; '': one
+    strides:str = ''
     n_clips:int = 8000       # clips to train on; each is seen several times
     n_val:int = 0  # clips behind those, kept for validation (with buckets: the last of the first)
     seed:int = 0             # seed of the toy world and of the order of clips
@@ -69,6 +82,15 @@ class DataConfig:
         if self.bucket_shapes and (self.source == 'shapes' or self.source.startswith('stream:')):
             raise ValueError(f"data.buckets={self.buckets!r} needs a folder of clips "
                              f"as data.source; it is {self.source!r}")
+        if self.strides and self.source != 'shapes':
+            raise ValueError(f"data.strides={self.strides!r} is for the toy world; data.source is "
+                             f"{self.source!r}: use data.stride")
+        if self.stride not in self.stride_list:
+            raise ValueError(f"data.strides={self.strides!r} lacks data.stride={self.stride}, "
+                             "at which the model will draw when nobody asks for another")
+
+    @property
+    def stride_list(self): return _strides(self.strides) or [self.stride]
 
     @property
     def bucket_shapes(self): return _buckets(self.buckets)   # as (frames, height, width)

@@ -65,7 +65,25 @@ def _world() -> Recipe:
                   run__name='world', run__start='toy', run__batch=64, run__n_steps=5300,
                   run__save_every=250)
 
-RECIPES = {r.run.name: r for r in (*_demo_stages(), *_toy_stages(), _world())}
+_GIVING = ('predict', 'upsample', 'interpolate')
+
+def _task_stages() -> list[Recipe]:
+    "From the toy to every task at several paces in one model, and to single tasks"
+    first = change(
+        _toy_stages()[-1], data__starts='anywhere', data__strides='1,7,1,7,1/2,1/4,1/7',
+        data__n_clips=40_000, data__image_every=0, condition__task='any',
+        condition__p_drop_text=.3, condition__p_drop_image=.4, sampling__steps=8,
+        sampling__renorm=False, optim__name='muon', optim__lr=5e-3, optim__cooldown=2000,
+        run__name='tasks-first', run__start='toy', run__n_steps=5000, run__batch=32)
+    last = change(first, data__seed=1, condition__p_drop_text=.5, run__name='tasks',
+                  run__start='runs/tasks-first')
+    def single(task):
+        return change(last, condition__task=task, condition__p_drop_image=.1, run__name=task,
+                      run__n_steps=1250, optim__cooldown=500)
+    return [first, last, *map(single, _GIVING)]
+
+RECIPES = {r.run.name: r for r in (
+    *_demo_stages(), *_toy_stages(), _world(), *_task_stages())}
 
 # %% ../../nbs/605_recipes.ipynb #68b72bb5
 class Stage(NamedTuple):
@@ -210,7 +228,8 @@ _ORDER = ('t2i-256-{}', 't2v-256-20-{}', 'stiv-256-{}', 'stiv-256-{}-unmasked',
 RECIPES |= {r.run.name: r for r in _fig4()}
 # in order (STIV Fig. 4); what comes last at each resolution is fine-tuned on all patches
 PROGRESSIONS = {size: tuple(name.format(size) for name in _ORDER) for size in _SCALES}
-PROGRESSIONS = dict(fig4=tuple(r.run.name for r in _fig4())) | PROGRESSIONS
+PROGRESSIONS |= dict(fig4=tuple(r.run.name for r in _fig4()),
+                     tasks=('tasks-first', 'tasks'))
 
 # %% ../../nbs/605_recipes.ipynb #1dd7e126
 class Leg(NamedTuple):

@@ -25,6 +25,7 @@ from ..data.folder import VideoFolder
 from ..data.shapes import VOCABULARY, ShapeWorld
 from ..data.spoiled import Spoiled
 from ..data.stream import ClipStream
+from ..data.worlds import InTurn
 from ..model.dit import DiT, ModelConfig
 from ..model.inflate import Source, plan_start
 from ..stiv.inputs import pictures_of_task
@@ -83,12 +84,14 @@ def open_clips(
     if d.source != 'shapes':
         folder = VideoFolder(d.source, size=d.size, n_frames=d.n_frames, stride=d.stride)
         return ClipSource(folder, None)
-    def world(n_frames, same_as=None):
-        world = toy_world(d, n_frames=n_frames)
+    def world(n_frames, stride, same_as=None):
+        world = toy_world(d, n_frames=n_frames, stride=stride)
         if (d.captions, d.p_bad, d.keep) == ('full', 0, 'all'): return world
         return Spoiled(world, d.captions, d.p_bad, d.keep, same_as)
-    clips = world(d.n_frames)
-    return ClipSource(clips, world(1, clips))
+    clips = [world(d.n_frames, stride) for stride in d.stride_list]
+    pictures = [world(1, stride, same) for stride, same in zip(d.stride_list, clips)]
+    return ClipSource(clips[0], pictures[0]) if len(clips) == 1 else ClipSource(
+        InTurn(clips), InTurn(pictures))
 
 def clips_of_cache(
     recipe:Recipe, # data is read
@@ -242,10 +245,12 @@ def examples(
     clips,        # the data set, or None if there is a cache
     data:Latents, # its latents
     vae,          # codec of a cache
-    task:str,     # a key of `TASKS`
+    task:str,     # as in `ConditionConfig`
     n:int=3,      # how many
 ) -> Examples:
     "The first clips of a data set, or of a cache of latents"
+    task = 'ti2v' if task == 'any' else task
+    clips = clips.parts[0] if isinstance(clips, InTurn) else clips
     if clips is not None:
         true, captions, _, _ = clips.batch(range(min(n, len(clips))))
         return Examples(captions, pictures_of_task(true, task))
