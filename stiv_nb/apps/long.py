@@ -161,7 +161,7 @@ MOVES = tuple(m for m in MOTIONS if m not in ('still', 'grow', 'shrink'))
 def long_contest(
     pipe,            # a `Pipeline` trained with `task="any"`
     n:int=512,       # films
-    n_frames:int=120, # of each
+    n_frames:int=64, # of each
     seed:int=99,     # of the captions
     report=None,     # called as report(films done, films of all methods)
     **sampling,      # passed to the pipeline

@@ -130,7 +130,7 @@ def _smooth(pipe, others, **sampling):
 
 def _upsample4(pipe, others, **sampling): return _upsample(pipe, others, 4, **sampling)
 
-def _long(pipe, path, weights, n, steps, n_frames=120):
+def _long(pipe, path, weights, n, steps, n_frames=64):
     "Films of several ways; a line for each"
     from stiv_nb.apps.long import long_contest
     from stiv_nb.core.progress import Bar
