@@ -68,11 +68,11 @@ class Case(NamedTuple):
     captions:list  # b
     seed:int       # of this batch
 
-def _mean(values:Tensor) -> list[float]: # mean, and the ends of its 95% interval
+def _mean(values:Tensor, counted:bool) -> list[float]: # mean, and the ends of its 95% interval
     values, n = values.double(), len(values)
     mean = values.mean().item()
     low = high = mean
-    if ((values == 0) | (values == 100)).all(): low, high = (100*x for x in wilson(mean*n/100, n))
+    if counted: low, high = (100*x for x in wilson(mean*n/100, n))
     elif n > 1:
         half = 1.96*values.std().item() / n**.5
         low, high = mean - half, mean + half
@@ -118,7 +118,7 @@ def contest(
 def _summary(row:dict, true:Tensor) -> dict:
     "Means and intervals of a method; the Fréchet distance where there are enough clips"
     features = row.pop('features')
-    out = {k: _mean(v) for k, v in row.items()}
+    out = {k: _mean(v, k == 'right') for k, v in row.items()}
     if len(true) <= true.shape[1]: return out
     found = frechet(true, features)
     return out | dict(frechet=[round(x, 4) for x in (found.value, found.low, found.high)])
