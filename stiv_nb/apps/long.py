@@ -147,10 +147,10 @@ def over_time(
     def by_film(x): return x.reshape(b, n, *x.shape[1:])
     centre = by_film(found['track'].centre[:, 0])                            # (b, n, f, 2)
     step = centre.diff(dim=2).norm(dim=-1)                                   # picture sides
-    usual = step.median(-1).values
+    typical = step.median(-1).values
     right = {k: by_film(found[k][:, 0]) == facts[k][:, :1] for k in ('colour', 'shape')}
     right['alone'] = by_film(found['count']) == 1
-    right['moves'] = (usual > .5*SPEEDS.slow) & (usual < 1.5*SPEEDS.fast)
+    right['moves'] = (typical > .5*SPEEDS.slow) & (typical < 1.5*SPEEDS.fast)
     right['smooth'] = step.amax(-1) < 2*SPEEDS.fast
     right['all'] = torch.stack([*right.values()]).all(0)
     size = by_film(found['track'].area[:, 0]).mean(-1).sqrt()

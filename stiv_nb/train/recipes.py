@@ -228,8 +228,8 @@ _ORDER = ('t2i-256-{}', 't2v-256-20-{}', 'stiv-256-{}', 'stiv-256-{}-unmasked',
 RECIPES |= {r.run.name: r for r in _fig4()}
 # in order (STIV Fig. 4); what comes last at each resolution is fine-tuned on all patches
 PROGRESSIONS = {size: tuple(name.format(size) for name in _ORDER) for size in _SCALES}
-PROGRESSIONS |= dict(fig4=tuple(r.run.name for r in _fig4()),
-                     tasks=('tasks-first', 'tasks'))
+PROGRESSIONS = dict(fig4=tuple(r.run.name for r in _fig4()),
+                    tasks=('tasks-first', 'tasks')) | PROGRESSIONS
 
 # %% ../../nbs/605_recipes.ipynb #1dd7e126
 class Leg(NamedTuple):

@@ -32,9 +32,10 @@ from ..stiv.inputs import pictures_of_task
 from ..stiv.pipeline import Pipeline
 from .buckets import check_caches, known_clips, open_latents
 from .checkpoint import check_folder_of_run
+from .clips import DataConfig
 from .latents import Latents
 from .ranks import Ranks, join_ranks, rank_slots
-from .recipe import DataConfig, Recipe, change, from_yaml
+from .recipe import Recipe, change, from_yaml
 from .recipes import RECIPES
 from .start import Encoders, Start, open_start, start_of
 
