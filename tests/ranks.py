@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch.distributed.fsdp import FSDPModule
 
+import stiv_nb.apps.demo
 from stiv_nb.apps.demo import run_demo
 from stiv_nb.codec.text import TextConfig, TinyText
 from stiv_nb.codec.vae import TinyVAE, VAEConfig
@@ -105,8 +106,9 @@ def compare(out, runs):
 
 
 def demo(out):
-    "A demo of few steps, not compiled, at a rate that needs no warm-up: rounding stays rounding"
+    "A demo of few steps, not compiled, 32-bit, at a rate without warm-up: rounding stays rounding"
     torch.compiler.set_stance("force_eager")
+    stiv_nb.apps.demo.has_bf16 = lambda device: False
     for name in ("demo-ti2v", "demo-stiv"):
         RECIPES[name] = change(RECIPES[name], optim__lr=1e-3)
     done = run_demo(.004, n_eval=4, n_curve=0, verbose=False, folder=out)

@@ -112,8 +112,7 @@ TABLE = {   # entry of config.json -> values that no pipeline has there
     "text.words": [None, "a", {}, 3, [], [3], [None], [["a"]]],
     **{f"text.{name}": ODD for name in ("width", "depth", "heads", "max_words")},
     **{f"defaults.{name}": [*WRONG_KIND, True, 1.5, 0, -1, 10**9, 10**400]
-       for name in ("size", "n_frames", "max_frames", "steps")},
-    "defaults.stride": [*WRONG_KIND, True, 0, -1, 1e-9, 10**9, 10**400],
+       for name in ("size", "n_frames", "stride", "max_frames", "steps")},
     "defaults.fps": [*WRONG_KIND, 0, -1, 1e-9, 1e9, 10**400],
     "defaults.guidance": [*WRONG_KIND, -5, 1000],
     "defaults.guidance_image": [*WRONG_KIND, -5, 1000],

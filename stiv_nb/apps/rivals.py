@@ -49,12 +49,12 @@ def _mean_over(windows:Tensor, values:Tensor, n:int) -> Tensor:
 
 class _Film:
     "What a long sampling needs of a pipeline: its choices, its words and its noise"
-    def __init__(self, pipe, prompt:str, n_frames:int, seed:int, sampling:dict, n_told:int):
+    def __init__(self, pipe, prompt:str, n_frames:int, seed:int, sampling:dict):
         self.pipe, d = pipe, pipe.defaults
         self.n = check_number('n_frames', n_frames, d.n_frames, 100_000, whole=True)
         ask = choose(d, pipe.patch_size, **sampling)
         self.how = ask.sampling
-        self.told = what_to_tell(d, ask.size, n_told, ask.stride)
+        self.told = what_to_tell(d, ask.size, d.n_frames, ask.stride)
         self.words = check_prompts([prompt])
         shape = self.n, pipe.vae.channels, *(s//pipe.vae.factor for s in ask.size)
         self.noise = slot_normal(seed, 0, torch.arange(1), 0, shape).to(pipe.device)
@@ -86,7 +86,7 @@ def co_denoise(
 ) -> Video:
     "All windows denoised together, their velocities averaged where they overlap (Gen-L-Video)"
     w = pipe.defaults.n_frames
-    film = _Film(pipe, prompt, n_frames, seed, sampling, w)
+    film = _Film(pipe, prompt, n_frames, seed, sampling)
     windows = _windows(n_frames, w)
     each = film.guided(pipe.model, len(windows), w)
     def velocity(z, t): return _mean_over(windows, each(z[0, windows], t), n_frames)[None]
@@ -143,7 +143,7 @@ def free_noise(
 ) -> Video:
     "One long sampling: rescheduled noise, temporal attention within windows (FreeNoise)"
     w = pipe.defaults.n_frames
-    film = _Film(pipe, prompt, n_frames, seed, sampling, w)
+    film = _Film(pipe, prompt, n_frames, seed, sampling)
     model = copy.copy(pipe.model)
     model._modules = dict(model._modules)      # the pipeline's own model stays as it is
     tokens = w//model.config.temporal_patch

@@ -62,7 +62,8 @@ def speedrun(
         minutes=round(sum(s for k, s in demo.seconds.items() if k != 'judge')/60, 2),
         right={k: [round(x, 4) for x in share] for k, share in shares.items()},
         steps={r.run.name: [r.run.n_steps, r.run.batch] for r in demo.recipes},
-        processes=ranks.size, machine=machine(), date=time.strftime('%Y-%m-%d'))
+        processes=ranks.size, precision=demo.recipes[-1].parallel.precision,
+        machine=machine(), date=time.strftime('%Y-%m-%d'))
 
 # %% ../../nbs/770_speedrun.ipynb #1a646844
 def records(
@@ -92,14 +93,15 @@ def _row(lines:list) -> list[str]:
         return f'{100*_mean(lines, task):.1f} ({each})'
     n = len(SEEDS) - len(_missing(lines))
     goal = 'yes' if reached(lines) else 'no' if n == len(SEEDS) else f'{n} of {len(SEEDS)} runs'
-    return [lines[0]['date'], lines[0]['note'], f'{minutes:.1f}', f'{steps:,.0f}', share('t2v'),
-            share('ti2v'), str(lines[0]['captions']), goal]
+    precision = lines[0].get('precision', '-')   # older lines don't say it
+    return [lines[0]['date'], lines[0]['note'], precision, f'{minutes:.1f}', f'{steps:,.0f}',
+            share('t2v'), share('ti2v'), str(lines[0]['captions']), goal]
 
 def records_table(
     path, # as in `records`
 ) -> str: # Markdown
     "A row for each record: minutes, quality (mean, then each run), whether it reached the goal"
-    head = ['date', 'what is new', 'minutes', 'reference steps', 'T2V %', 'TI2V %',
+    head = ['date', 'what is new', 'precision', 'minutes', 'reference steps', 'T2V %', 'TI2V %',
             'captions', 'goal']
     rows = [head, ['---']*len(head), *map(_row, records(path))]
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)

@@ -36,7 +36,7 @@ def cmd_predict(
     n_new:int=8,         # frames to draw
     n_given:int=4,       # last frames that each window is given
     until:int=None,      # first frames of the file that count; if left out, all
-    every:int=1,         # take each so-manieth frame of the file
+    every:int=1,         # take each N-th frame of the file
     prompt:str=None,     # what happens; if left out, the frames say enough
     out:str='predicted.mp4', # .mp4, .webm, .gif or .png (film strip)
     weights:str='tasks', # "tasks", the folder of a pipeline or run, or USER/NAME on the Hub
@@ -58,7 +58,7 @@ def cmd_upsample(
     file:str,            # a video, a GIF or a folder of pictures, of four frames or more
     factor:int=2,        # how many times the frame rate: 2, 4 or 8
     until:int=None,      # first frames of the file that count; if left out, all
-    every:int=1,         # take each so-manieth frame of the file
+    every:int=1,         # take each N-th frame of the file
     prompt:str=None,     # what happens; if left out, the frames say enough
     out:str='upsampled.mp4', # .mp4, .webm, .gif or .png (film strip)
     weights:str='tasks', # "tasks", the folder of a pipeline or run, or USER/NAME on the Hub
@@ -92,13 +92,13 @@ def cmd_long(
     if not prompt:
         raise ValueError('say what to draw, such as: stiv long "a red circle moving right"')
     prompts = [*prompt] if any(' ' in p for p in prompt) else [' '.join(prompt)]
-    from stiv_nb.apps.long import long_frames, save_long
+    from stiv_nb.apps.long import film_fps, long_frames, save_long
     from stiv_nb.core.progress import Bar
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
     bar = Bar('frames')
     parts = long_frames(pipe, prompts, n_frames, image, levels, seed=seed, steps=steps)
-    save_long(parts, path, pipe.defaults.fps, report=lambda n: bar(n, n_frames))
+    save_long(parts, path, film_fps(pipe, levels), report=lambda n: bar(n, n_frames))
     print(f'{path} ({n_frames} frames)')
 
 # %% ../../nbs/967_apps.ipynb #8130fb1c
@@ -107,41 +107,45 @@ def _world(**fields):
     from stiv_nb.data.shapes import ShapeWorld
     return ShapeWorld(starts='anywhere', split='held_out', seed=99, **fields)
 
-def _predict(pipe, others, **sampling): # methods, world, frames that count
+def _predict(pipe, others, **sampling): # what `contest` is told
     from stiv_nb.apps.predict import prediction_methods
     from stiv_nb.stiv.pipeline import load
     rivals = {'the toy, first frame': (load('toy'), 1)} | {k: (m, 4) for k, m in others.items()}
-    return prediction_methods(pipe, rivals, **sampling), _world(), range(4, 8)
+    return dict(methods=prediction_methods(pipe, rivals, **sampling), world=_world(),
+                frames=range(4, 8))
 
 def _upsample(pipe, others, factor=2, **sampling):
     from stiv_nb.apps.upsample import upsampling_methods
     world = _world(stride=2/factor, n_frames=3*factor + 1)
     between = [i for i in range(world.n_frames) if i % factor]
-    return upsampling_methods(pipe, factor, others, **sampling), world, between
+    return dict(methods=upsampling_methods(pipe, factor, others, **sampling), world=world,
+                frames=between)
 
 def _interpolate(pipe, others, **sampling):
     from stiv_nb.apps.upsample import interpolation_methods
-    return interpolation_methods(pipe, others, **sampling), _world(), range(1, 7)
+    return dict(methods=interpolation_methods(pipe, others, **sampling), world=_world(),
+                frames=range(1, 7))
 
-def _smooth(pipe, others, **sampling):
-    from stiv_nb.apps.upsample import smoothing_methods
-    world = _world(stride=.5, n_frames=15)
-    return smoothing_methods(pipe, pipe, **sampling), world, range(1, 15, 2)
+def _smooth(pipe, _, **sampling):
+    from functools import partial
+    from stiv_nb.apps.upsample import films_of, smoothing_methods
+    return dict(methods=smoothing_methods(pipe, **sampling), frames=range(1, 15, 2),
+                world=_world(stride=.5, n_frames=15), prepare=partial(films_of, pipe, **sampling))
 
 def _upsample4(pipe, others, **sampling): return _upsample(pipe, others, 4, **sampling)
 
-def _long(pipe, path, weights, n, steps, n_frames=64):
+def _long(pipe, path, weights, n, steps):
     "Films of several ways; a line for each"
-    from stiv_nb.apps.long import long_contest
+    from stiv_nb.apps.long import FILM, long_contest
     from stiv_nb.core.progress import Bar
     from stiv_nb.eval.truth import save_contest
-    rows = long_contest(pipe, n, n_frames, report=Bar('long'), steps=steps)
+    rows = long_contest(pipe, n, report=Bar('long'), steps=steps)
     for way, row in rows.items():
         first, last = row['all'][0][0], row['all'][-1][0]
         print(f"{way:20} all right {first:.1f}% at first, {last:.1f}% at last; {row['seconds']} s")
     if path:
         print(save_contest(path, rows, name='long', weights=weights, n=n, steps=steps,
-                           n_frames=n_frames))
+                           n_frames=FILM))
 
 CONTESTS = dict(predict=_predict, upsample=_upsample, upsample4=_upsample4,
                 interpolate=_interpolate, smooth=_smooth)
@@ -160,12 +164,15 @@ def cmd_contest(
     n = check_number('n', n, 2, 1_000_000, whole=True)
     steps = check_number('steps', steps, 1, 1000, whole=True)
     path = out and check_out(Path(out), ('.json',))
+    if single is not None and name in ('smooth', 'long'):
+        raise ValueError(f'single={single!r} has no part in {name}: leave it out; it is for '
+                         'predict, upsample, upsample4 and interpolate')
     from stiv_nb.core.progress import Bar
     from stiv_nb.eval.truth import contest, contest_table, save_contest
     from stiv_nb.stiv.pipeline import load
     if name == 'long': return _long(load(weights), path, weights, n, steps)
     others = {} if single is None else {'single task': load(single)}
-    methods, world, frames = CONTESTS[name](load(weights), others, steps=steps)
-    rows = contest(methods, world, frames, n, report=Bar(name))
+    what = CONTESTS[name](load(weights), others, steps=steps)
+    rows = contest(**what, n=n, report=Bar(name))
     print(contest_table(dict(rows=rows)))
     if path: print(save_contest(path, rows, name=name, weights=weights, n=n, steps=steps))

@@ -276,7 +276,7 @@ def _stages(name:str, folder:str, cache:str|None, fields:dict) -> dict: # folder
 
 @command('stiv progressive fig4')
 def cmd_progressive(
-    name:str,          # fig4 (toy size, two resolutions), tasks, s, b, xl, xxl or m
+    name:str,          # toy size: fig4, fig6b, fig6c, world, tasks; else s, b, xl, xxl or m
     folder:str='runs', # where the stages' runs go
     cache:str=None,    # holds a cache for each stage, filled by stiv cache STAGE --out CACHE/STAGE
     **fields,

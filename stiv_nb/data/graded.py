@@ -56,7 +56,7 @@ class Graded(NamedTuple):
 def grade(
     found:dict,           # from `look`
     asked:dict,           # facts as `ShapeWorld` gives them
-    stride:float=1,         # base frames per frame
+    stride:float=1,       # base frames per frame
     relations:bool=False, # captions say how pairs lie, which then counts in the mean
 ) -> Graded:
     "How nearly clips show what was asked, attribute by attribute and object by object (ours)"

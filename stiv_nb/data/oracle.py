@@ -18,7 +18,7 @@ from .scores import compare, i2v_scores, quality_scores, semantic_scores
 def judge(
     clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
     facts:dict,   # asked facts, as `ShapeWorld` gives them
-    stride:float=1, # base frames per frame
+    stride:float=1,       # base frames per frame
     walls:bool=False,     # objects start anywhere: a wall may turn them within the clip
     relations:bool=False, # captions say how pairs lie: adds "relation", which "all" then needs
 ) -> dict:        # (b,) bool: colour, shape, motion, count, all
@@ -31,7 +31,7 @@ def judge(
 class ShapeOracle:
     "Reads facts from clips of the `ShapeWorld` and scores them; with what was asked, it judges"
     def __init__(self,
-        stride:float=1,         # base frames per frame
+        stride:float=1,       # base frames per frame
         walls:bool=False,     # a wall may turn objects within the clip
         relations:bool=False, # captions say how pairs lie
     ):

@@ -23,7 +23,7 @@ from ..data.oracle import ShapeOracle
 from ..data.objects import SEEN
 from ..data.reading import look
 from .distances import features_of, frechet
-from .toybench import as_clips, wilson
+from .toybench import as_clips, mean_of
 
 # %% ../../nbs/708_truth.ipynb #3b61f74b
 def _metric(name:str): return getattr(import_extra('torchmetrics.functional.image', 'eval'), name)
@@ -67,16 +67,7 @@ class Case(NamedTuple):
     clips:Tensor   # (b, f, 3, H, W) true clips in [-1, 1]; a method reads the frames it is given
     captions:list  # b
     seed:int       # of this batch
-
-def _mean(values:Tensor, counted:bool) -> list[float]: # mean, and the ends of its 95% interval
-    values, n = values.double(), len(values)
-    mean = values.mean().item()
-    low = high = mean
-    if counted: low, high = (100*x for x in wilson(mean*n/100, n))
-    elif n > 1:
-        half = 1.96*values.std().item() / n**.5
-        low, high = mean - half, mean + half
-    return [round(x, 4) for x in (mean, low, high)]
+    films:dict     # what `prepare` made for all methods
 
 def _judge(drawn:Tensor, case:Case, facts:dict, frames:Tensor, oracle:ShapeOracle) -> dict:
     "(b,) each: scores of drawn clips, against the truth and by the oracle"
@@ -91,6 +82,7 @@ def contest(
     frames,         # the frames that count: those that no method is given
     n:int=512,      # clips
     batch:int=64,   # clips at a time
+    prepare=None,   # function of a `Case`: a dict of what several methods start from
     report=None,    # called as report(clips done, clips of all methods)
 ) -> dict:          # method -> score -> [mean, low, high]; "frechet", and "seconds" per clip
     "Several methods on the same clips (ours)"
@@ -100,7 +92,8 @@ def contest(
     true_features, done = [], 0
     for start in range(0, n, batch):
         clips, captions, facts, _ = world.batch(range(start, min(start + batch, n)))
-        case = Case(clips, captions, 1000 + start)
+        case = Case(clips, captions, 1000 + start, {})
+        if prepare: case = case._replace(films=prepare(case))
         true_features.append(features_of(clips))
         for name, draw in methods.items():
             begun = time.perf_counter()
@@ -118,7 +111,7 @@ def contest(
 def _summary(row:dict, true:Tensor) -> dict:
     "Means and intervals of a method; the Fréchet distance where there are enough clips"
     features = row.pop('features')
-    out = {k: _mean(v, k == 'right') for k, v in row.items()}
+    out = {k: [round(x, 4) for x in mean_of(v, k == 'right')] for k, v in row.items()}
     if len(true) <= true.shape[1]: return out
     found = frechet(true, features)
     return out | dict(frechet=[round(x, 4) for x in (found.value, found.low, found.high)])

@@ -48,7 +48,7 @@ class Defaults(SamplingConfig):
     "What a pipeline does when the caller says nothing"
     size:int = 32                # pixels of a side
     n_frames:int = 8             # frames per clip
-    stride:float = 1             # source frames per step, told to the model
+    stride:int = 1               # source frames per step, told to the model
     fps:float = 8.               # frames per second of the returned video
     shift:float = 1.             # time shift, the one of training
     noise_image:float = 0.       # noise on given frames, the one of training
@@ -58,9 +58,8 @@ class Defaults(SamplingConfig):
 
     def __post_init__(self):
         many = (1, 1_000_000)
-        check_config(self, 'defaults', size=many, n_frames=many, max_frames=many,
-                     stride=(.01, 1_000_000), fps=(.1, 1000), shift=(1e-9, 1000),
-                     noise_image=(0, 1))
+        check_config(self, 'defaults', size=many, n_frames=many, stride=many, max_frames=many,
+                     fps=(.1, 1000), shift=(1e-9, 1000), noise_image=(0, 1))
         super().__post_init__()
         if self.n_frames > self.max_frames:
             raise ValueError(f"defaults.n_frames={self.n_frames} is more than "

@@ -56,14 +56,19 @@ def _demo_stages() -> list[Recipe]:
             change(stiv, run__name='demo-stiv', run__n_steps=800, optim__cooldown=500,
                    optim__warmup=10, condition__p_drop_image=.55)]
 
-def _world() -> Recipe:
+def _world_stages() -> list[Recipe]:
     "From the toy to one or two objects that start anywhere, on textures, under a moving camera"
-    stiv = _toy_stages()[-1]
     hard = {f'data__{name}': value for name, value in HARD.items()}
-    return change(stiv, **hard, data__n_clips=64_000, data__image_every=0,
-                  optim__name='muon', optim__lr=5e-3, optim__cooldown=1390,
-                  run__name='world', run__start='toy', run__batch=64, run__n_steps=5300,
-                  run__save_every=250)
+    first = change(
+        _toy_stages()[-1], **hard, data__n_clips=64_000, data__image_every=0,
+        optim__name='muon', optim__lr=5e-3, optim__cooldown=1390, run__name='world-first',
+        run__start='toy', run__batch=64, run__n_steps=5300, run__save_every=250)
+    # motion comes last: it is learned where the first frame leaves nothing else to draw
+    ti2v = change(first, data__seed=1, condition__p_drop_image=.1, optim__cooldown=0,
+                  run__name='world-ti2v', run__start='runs/world-first', run__n_steps=1500)
+    last = change(ti2v, data__seed=2, condition__p_drop_image=.55, optim__cooldown=2000,
+                  run__name='world', run__start='runs/world-ti2v', run__n_steps=3000)
+    return [first, ti2v, last]
 
 _GIVING = ('predict', 'upsample', 'interpolate')
 
@@ -83,7 +88,7 @@ def _task_stages() -> list[Recipe]:
     return [first, last, *map(single, _GIVING)]
 
 RECIPES = {r.run.name: r for r in (
-    *_demo_stages(), *_toy_stages(), _world(), *_task_stages())}
+    *_demo_stages(), *_toy_stages(), *_world_stages(), *_task_stages())}
 
 # %% ../../nbs/605_recipes.ipynb #68b72bb5
 class Stage(NamedTuple):
@@ -229,6 +234,7 @@ RECIPES |= {r.run.name: r for r in _fig4()}
 # in order (STIV Fig. 4); what comes last at each resolution is fine-tuned on all patches
 PROGRESSIONS = {size: tuple(name.format(size) for name in _ORDER) for size in _SCALES}
 PROGRESSIONS = dict(fig4=tuple(r.run.name for r in _fig4()),
+                    world=('world-first', 'world-ti2v', 'world'),
                     tasks=('tasks-first', 'tasks')) | PROGRESSIONS
 
 # %% ../../nbs/605_recipes.ipynb #1dd7e126

@@ -251,7 +251,6 @@ def examples(
 ) -> Examples:
     "The first clips of a data set, or of a cache of latents"
     task = 'ti2v' if task == 'any' else task
-    clips = clips.parts[0] if isinstance(clips, InTurn) else clips
     if clips is not None:
         true, captions, _, _ = clips.batch(range(min(n, len(clips))))
         return Examples(captions, pictures_of_task(true, task))
@@ -307,6 +306,8 @@ def set_up(
     if data is None:
         if not ranks.main: report = None
         data = open_latents(r, named.clips, vae, text, named.pictures, report)
-        if ranks.main: shown = examples(named.clips, data, vae, r.condition.task)
+        own = named.clips   # at the stride at which the model draws if nobody asks for another
+        if isinstance(own, InTurn): own = own.parts[r.data.stride_list.index(r.data.stride)]
+        if ranks.main: shown = examples(own, data, vae, r.condition.task)
     data, val = data.split(r.data.n_val)
     return RunSetup(r, ranks, Encoders(vae, text), data, val, source, temporal, shown, known)
