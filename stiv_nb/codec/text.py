@@ -144,7 +144,8 @@ class BagOfWords(nn.Module):
     ) -> Text:       # of one token
         there = mask[..., None].float()
         mean = self.norm((self.token(ids) * there).sum(1) / there.sum(1))
-        return Text(mean[:, None], mean, mask[:, :1])
+        # two tensors with memory of their own: files of safetensors refuse shared memory
+        return Text(mean[:, None].clone(), mean, mask[:, :1])
 
 # %% ../../nbs/185_text.ipynb #7cb3abf1
 def clip_loss(
