@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .predict import GUIDANCE, as_list, draw_windows, noise_seed
-from .rivals import co_denoise, free_noise, roll_out
+from .rivals import co_denoise, fifo, free_noise, roll_out
 from ..core.checks import check_number
 from ..core.files import atomic_write
 from ..data.encode import enlarge, stream_video
@@ -34,26 +34,29 @@ def fill(
     pipe,          # a `Pipeline` trained with `task="any"` or `"interpolate"`, at this stride
     frames:list,   # uint8 pictures (3, H, W), two or more
     stride:float,  # source frames per step that the model is told
+    prompt=None,   # what the film shows; None: the frames say enough
     seed:int=0,    # seed of the noise
     **sampling,    # passed to the pipeline
 ) -> list:         # (w - 1)*(frames - 1) + 1 pictures, the given ones among them
     "What lies between every two of some frames, all gaps side by side (STIV §5)"
     last = pipe.defaults.n_frames - 1
     given = {0: frames[:-1], last: frames[1:]}
-    drawn = draw_windows(pipe, [None]*(len(frames) - 1), given, seed, stride=stride, **sampling)
+    prompts = [prompt]*(len(frames) - 1)
+    drawn = draw_windows(pipe, prompts, given, seed, stride=stride, **sampling)
     return [frames[0], *(frame for video in drawn for frame in video.frames[1:])]
 
 # %% ../../nbs/780_long.ipynb #61da12f3
-def _key_windows(pipe, prompts:list, image, n_keys:int, stride:float, seed:int, sampling):
-    "Lists of new key frames: a window for each prompt, then windows that go on without words"
+def _key_windows(pipe, said:list, say_again, image, n_keys:int, stride:float, seed:int, sampling):
+    "Lists of new key frames: a window for each prompt, then windows that go on"
     w = pipe.defaults.n_frames
     before = [] if image is None else [read_image(image, pipe.defaults.size)]
     n_done = 0
     for k in itertools.count():
         if n_done >= n_keys: return
-        words = prompts[k] if k < len(prompts) else None
-        given = before[-1:] if words is not None else before[-(w//2):]
-        how = (dict(guidance=GUIDANCE) if words is None else {}) | sampling
+        goes_on = k >= len(said)
+        given = before[-(w//2):] if goes_on else before[-1:]
+        words = (said[-1] if say_again else None) if goes_on else said[k]
+        how = (dict(guidance=GUIDANCE) if goes_on else {}) | sampling
         drawn = pipe(words, given=dict(enumerate(given)) or None, n_frames=w, stride=stride,
                      seed=noise_seed(seed, k), progress=False, **how)
         new = [*drawn.frames[len(given):]] if n_done else [*drawn.frames]
@@ -75,6 +78,7 @@ def long_frames(
     n_frames:int=100, # frames of the film
     image=None,       # first frame; None: it is drawn
     levels:int=2,     # 1: key frames alone; each level more puts six frames into every gap
+    say_again:bool=True, # gaps and windows that go on read the words, too
     seed:int=0,       # seed of the noise
     **sampling,       # passed to the pipeline, such as steps=8
 ) -> Iterator[Tensor]: # uint8 frames (k, 3, H, W), part after part
@@ -87,12 +91,13 @@ def long_frames(
     gap = (w - 1)**(levels - 1)
     n_keys = n_key_frames(n_frames, gap)
     last, left = None, n_frames
-    windows = _key_windows(pipe, prompts, image, n_keys, strides[0], seed, sampling)
+    windows = _key_windows(pipe, prompts, say_again, image, n_keys, strides[0], seed, sampling)
     for k, keys in enumerate(windows):
         frames = keys if last is None else [last, *keys]
+        words = prompts[min(k, len(prompts) - 1)] if say_again else None
         for level, pace in enumerate(strides[1:], 1):
             if len(frames) == 1: break
-            frames = fill(pipe, frames, pace, noise_seed(seed, k, level), **sampling)
+            frames = fill(pipe, frames, pace, words, noise_seed(seed, k, level), **sampling)
         new = frames[:left] if last is None else frames[1:1 + left]
         last, left = frames[-1], left - len(new)
         if new: yield torch.stack(new)
@@ -165,9 +170,9 @@ def long_contest(
 ) -> dict:           # method -> score -> part -> [share, low, high]; "seconds" per film
     "Films of several ways, judged part by part (ours)"
     world = ShapeWorld(motions=MOVES, starts='anywhere', seed=seed)
-    ways = {'hierarchy': long_video, 'roll-out': roll_out,
-            'roll-out, one frame': partial(roll_out, n_given=1), 'co-denoising': co_denoise,
-            'FreeNoise': free_noise}
+    ways = {'hierarchy': long_video, 'hierarchy, said once': partial(long_video, say_again=False),
+            'roll-out': roll_out, 'roll-out, one frame': partial(roll_out, n_given=1), 'co-denoising': co_denoise,
+            'FreeNoise': free_noise, 'FIFO': fifo}
     found, seconds = {name: [] for name in ways}, dict.fromkeys(ways, 0.)
     for i in range(n):
         _, (caption,), facts, _ = world.batch([i])

@@ -97,9 +97,9 @@ def _repeat(x:Tensor, n:int) -> Tensor:
     "A batch, `n` times over"
     return x.repeat(n, *[1]*(x.dim() - 1))
 
-def _when(z:Tensor, t:float) -> Tensor:
-    "The same flow time for every sample, (b,)"
-    return z.new_full((len(z),), t)
+def _when(z:Tensor, t:float|Tensor) -> Tensor:
+    "The flow time of every sample, (b,): the same for all, or their own"
+    return t if isinstance(t, Tensor) else z.new_full((len(z),), t)
 
 class _Shown(NamedTuple):
     "What a call shows the model"
@@ -127,8 +127,8 @@ def _asker(model, objective:Objective, passes:tuple, shown:_Shown):
     frames = frames_to_show(shown.given) if form_of(model).attended else None
 
     def velocities(z, t):
-        times = _when(z, t).repeat(n)
-        clean = blurred if t < shown.until else sharp
+        times = _repeat(_when(z, t), n)
+        clean = blurred if shown.blur and t < shown.until else sharp
         seen, at = given_latents(objective, clean, eps, times, shown.noise_image)
         read = model_input(model, _repeat(z, n), times, seen, image, frames, at)
         out = model(read.z, read.t, words.tokens, words.pooled, micros, words.mask, **read.more)
@@ -172,7 +172,7 @@ def guided_velocity(
     guide:Guide|None=None,           # a weaker model for the null pass (Karras et al. 2024)
     noise_image:float=0.,            # as in training: 0 clean given frames, 1 as noisy as the clip
     image_eps:Tensor|None=None,      # (b, f, c, h, w) their noise, the same at all steps
-):                                 # function (z, t) -> v for a solver; t is a number
+):       # function (z, t) -> v; t: a number as a solver has it, or (b,), or (b, f) if none is given
     "Model, conditions and guidance as one velocity; all passes share one forward (STIV §2.3)"
     how, passes = sampling, MODES[sampling.mode]
     if guide is not None and how.mode != 'jit':
@@ -187,8 +187,13 @@ def guided_velocity(
     mix = _mixer(how, fixed, objective)
     needs_null = guide is None and how.guide_from > 0 and how.known == 'own' and bool(fixed.any())
 
+    timed = how.blur or (how.guide_from, how.guide_until) != (0, 1)   # time decides what is shown
+
     def velocity(z, t):
-        guides = how.guides(t)
+        if timed and isinstance(t, Tensor):
+            raise ValueError('samples with times of their own leave no choice to time: take '
+                             'blur=0, guide_from=0, guide_until=1')
+        guides = how.mode != 'none' if not timed else how.guides(t)
         v = every(z, t) if guides or (needs_null and t < how.guide_from) else full(z, t)
         out = mix(v, z, t) if guides else v[-1]
         own = v[0] if how.known == 'own' else objective.towards(z1, z, _when(z, t))
