@@ -171,8 +171,8 @@ def long_contest(
     "Films of several ways, judged part by part (ours)"
     world = ShapeWorld(motions=MOVES, starts='anywhere', seed=seed)
     ways = {'hierarchy': long_video, 'hierarchy, said once': partial(long_video, say_again=False),
-            'roll-out': roll_out, 'roll-out, one frame': partial(roll_out, n_given=1), 'co-denoising': co_denoise,
-            'FreeNoise': free_noise, 'FIFO': fifo}
+            'roll-out': roll_out, 'roll-out, one frame': partial(roll_out, n_given=1),
+            'co-denoising': co_denoise, 'FreeNoise': free_noise, 'FIFO': fifo}
     found, seconds = {name: [] for name in ways}, dict.fromkeys(ways, 0.)
     for i in range(n):
         _, (caption,), facts, _ = world.batch([i])

@@ -76,6 +76,7 @@ def stiv_loss(
     objective:Objective, # what the model predicts
     as_velocity:bool=False, # compare velocities of frames not given, for validation
     condition:ConditionConfig=ConditionConfig(), # task, loss and noise of given frames are read
+    target:Tensor|None=None, # (b, f, c, h, w) what to predict; None: what the objective asks for
 ) -> Tensor:             # (b,) loss of each sample
     "Mean squared error of the prediction over the frames that are drawn (STIV eq. 2, §2.3.1)"
     z_t = objective.noised(z1, draws.eps, draws.t)
@@ -86,7 +87,7 @@ def stiv_loss(
     text = drop_text(text, null, draws.drop_text)
     out = model(read.z, read.t, text.tokens, text.pooled, micro, text.mask, draws.keep,
                 draws.keep_frames, **read.more)
-    target = objective.target(z1, draws.eps, draws.t)
+    if target is None: target = objective.target(z1, draws.eps, draws.t)
     left_out = torch.zeros_like(draws.given) if condition.first_frame_loss else read.fixed
     if as_velocity:
         out = objective.velocity(out, z_t, draws.t)

@@ -99,6 +99,8 @@ class RunConfig:
     start:str|None = None
     # a pipeline whose temporal attention is taken (STIV §2.4, "both")
     start_temporal:str|None = None
+    # steps of the start's own sampler, each of which the run learns to leave out (ours); 0: none
+    distil:int = 0
     log_every:int = 20           # steps between two lines of metrics.jsonl
     sample_every:int = 0         # steps between two sample strips; 0: only at the end
     save_every:int = 500         # steps between two checkpoints
@@ -107,7 +109,8 @@ class RunConfig:
 
     def __post_init__(self):
         check_config(self, 'run', n_steps=(1, 10**9), batch=(1, 2**20), log_every=(1, 10**9),
-                     sample_every=(0, 10**9), save_every=(1, 10**9), keep_last=(1, 10**6),
+                     distil=(0, 1000), sample_every=(0, 10**9), save_every=(1, 10**9),
+                     keep_last=(1, 10**6),
                      val_every=(0, 10**9))
         _check_name(self.name)
         for name in ('p_drop_patches', 'p_drop_frames'):

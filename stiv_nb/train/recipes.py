@@ -87,8 +87,16 @@ def _task_stages() -> list[Recipe]:
                       run__n_steps=1250, optim__cooldown=500)
     return [first, last, *map(single, _GIVING)]
 
+def _fast() -> Recipe:
+    "The toy again, for one to four steps without guidance"
+    return change(
+        _toy_stages()[-1], data__image_every=0, condition__p_drop_text=0.,
+        condition__p_drop_image=.5, sampling__mode='none', sampling__steps=4,
+        optim__lr=1e-3, optim__cooldown=1000, run__name='toy-fast', run__start='toy',
+        run__distil=8, run__n_steps=2000)
+
 RECIPES = {r.run.name: r for r in (
-    *_demo_stages(), *_toy_stages(), *_world_stages(), *_task_stages())}
+    *_demo_stages(), *_toy_stages(), *_world_stages(), *_task_stages(), _fast())}
 
 # %% ../../nbs/605_recipes.ipynb #68b72bb5
 class Stage(NamedTuple):

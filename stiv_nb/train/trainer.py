@@ -15,10 +15,12 @@ from torch import Tensor
 from ..codec.text import Text
 from ..core.checks import check_number, fits
 from ..core.machine import find_gpu
+from ..flow.solver import time_grid
 from ..flow.times import loss_by_time
 from ..model.count import forward_flops, n_tokens
 from ..model.singleton import typical_micro
 from ..stiv.condition import task_frames
+from ..stiv.distil import distil_loss
 from ..stiv.loss import make_draws, stiv_loss
 from ..stiv.pipeline import Defaults, Pipeline
 from .buckets import check_known
@@ -125,6 +127,7 @@ class Trainer:
         self.objective = recipe.flow.objective
         self.null = Text(*(to_device(x, self.device) for x in self.data.null))
         self.scale = LossScale(recipe.parallel.precision == 'fp16')
+        self.teacher = setup.teacher   # whose steps are left out, or None
         self.step = 0
         self.norm_mean = None          # running mean of the gradient norm
         self.n_refused = 0             # steps skipped since the last update
@@ -216,10 +219,13 @@ class Trainer:
     ) -> Tensor:                # (b,)
         "The loss of each clip of a micro-batch"
         z1, text, micro = clips
-        half = self.recipe.parallel.half
+        r, half = self.recipe, self.recipe.parallel.half
         with torch.autocast(self.device.type, half, enabled=half is not None):
+            if self.teacher and not as_velocity:
+                return distil_loss(self.model, self.teacher, z1, text, self.null, micro, draws,
+                                   time_grid(r.run.distil, r.flow.shift), r.condition)
             return stiv_loss(self.model, z1, text, self.null, micro, draws, self.objective,
-                             as_velocity, self.recipe.condition)
+                             as_velocity, r.condition)
 
     def work(self, clips) -> tuple[float, float]:
         "Tokens, and operations of forward and backward, as they really are"
