@@ -160,6 +160,13 @@ def _picture(pipe, others, **sampling):
     world = ShapeWorld(**WORLDS['one'], split='held_out', seed=99)
     return dict(methods=methods, world=world, frames=range(1, 8))
 
+def _steps(pipe, others, **_):   # how many steps is what is compared
+    from stiv_nb.apps.few_steps import step_methods
+    from stiv_nb.data.shapes import ShapeWorld
+    from stiv_nb.stiv.pipeline import load
+    return dict(methods=step_methods(pipe, dict(student=load('fast')) | others),
+                world=ShapeWorld(split='held_out', seed=99), frames=range(1, 8))
+
 def _upsample4(pipe, others, **sampling): return _upsample(pipe, others, 4, **sampling)
 
 def _long(pipe, path, weights, n, steps):
@@ -176,14 +183,15 @@ def _long(pipe, path, weights, n, steps):
                            n_frames=FILM))
 
 CONTESTS = dict(predict=_predict, upsample=_upsample, upsample4=_upsample4,
-                interpolate=_interpolate, smooth=_smooth, picture=_picture)
+                interpolate=_interpolate, smooth=_smooth, picture=_picture,
+                steps=_steps)
 
 @command('stiv contest predict --n 512 --out results/apps/predict.json')
 def cmd_contest(
-    # predict, upsample, upsample4 (in two steps), interpolate, smooth, picture or long
+    # predict, upsample, upsample4 (in two steps), interpolate, smooth, picture, steps or long
     name:str,
     weights:str='tasks', # "tasks", the folder of a pipeline or run, or USER/NAME on the Hub
-    single:str=None,     # weights trained for this task alone (or for pictures), compared, too
+    single:str=None,     # weights for this task alone (or a painter, a student), compared, too
     n:int=512,           # clips
     steps:int=8,         # solver steps
     out:str=None,        # .json file for the results
@@ -195,7 +203,7 @@ def cmd_contest(
     path = out and check_out(Path(out), ('.json',))
     if single is not None and name in ('smooth', 'long'):
         raise ValueError(f'single={single!r} has no part in {name}: leave it out; it is for '
-                         'predict, upsample, upsample4, interpolate and picture')
+                         'predict, upsample, upsample4, interpolate, picture and steps')
     from stiv_nb.core.progress import Bar
     from stiv_nb.eval.truth import contest, contest_table, save_contest
     from stiv_nb.stiv.pipeline import load

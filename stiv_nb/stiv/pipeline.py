@@ -179,6 +179,7 @@ def load_pipeline(
 # %% ../../nbs/540_pipeline.ipynb #2958e163
 _IN_MODULE = '__file__' in globals()   # a notebook has no file of its own
 SHIPPED = Path(__file__).parents[1]/'assets' if _IN_MODULE else Path('../stiv_nb/assets')
+_WHICH = 'name a folder, or a shipped one: toy, world, tasks, fast'
 
 def _from_hub(name:str) -> Path:
     "The folder of a repository of the Hub, fetched if need be"
@@ -190,8 +191,7 @@ def _from_hub(name:str) -> Path:
     except Exception as e:
         why = f'it could not be fetched from the Hub ({type(e).__name__})'
         if here: why = 'the Hub does not answer, and it was not downloaded before'
-        fix = "name a folder, or a shipped one: toy, world, tasks"
-        raise FileNotFoundError(f"there is no pipeline {name!r}: {why}; {fix}") from None
+        raise FileNotFoundError(f"there is no pipeline {name!r}: {why}; {_WHICH}") from None
 
 def find_pipeline(
     name,  # a shipped name, the folder of a run, a pipeline folder, or "owner/name" on the Hub
@@ -205,8 +205,7 @@ def find_pipeline(
     if str(name) and path.exists(): return path
     if str(name) and (SHIPPED/str(name)).is_dir(): return SHIPPED/str(name)
     if str(name).count('/') != 1 or path.parent.is_dir():
-        fix = "name a folder, or a shipped one: toy, world, tasks"
-        raise FileNotFoundError(f"there is no pipeline {str(name)!r}; {fix}")
+        raise FileNotFoundError(f"there is no pipeline {str(name)!r}; {_WHICH}")
     return _from_hub(str(name))
 
 def load(

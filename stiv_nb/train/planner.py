@@ -201,7 +201,7 @@ def plan(
     n_given = len(task_frames(recipe.condition.task, d.n_seen))
     forward = forward_flops(m, d.n_seen, side, side, r.p_drop_patches, len_text, n_given=n_given,
                             p_drop_frames=r.p_drop_frames)
-    flops = 3 * r.batch * sum(forward.values())
+    flops = r.n_forwards * r.batch * sum(forward.values())
     hours = flops*r.n_steps / (kind.flops*mfu*n_gpus) / 3600
     policies = _policies(recipe, n_gpus, room, hours)
     return Plan(

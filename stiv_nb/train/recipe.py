@@ -117,6 +117,12 @@ class RunConfig:
             share = getattr(self, name)
             if not 0 <= share < 1: raise ValueError(f"run.{name}={share} must lie in [0, 1)")
 
+    @property
+    def n_forwards(self):
+        "What a training step costs, in forward passes; backward counts two"
+        # a teacher guides in two passes, and the student looks ahead in one
+        return 6 if self.distil else 3
+
 # %% ../../nbs/600_recipe.ipynb #89d70eda
 SIXTEEN_BITS = dict(bf16=torch.bfloat16, fp16=torch.float16)
 SMALL = 2**30   # bytes of 32-bit weights; a model of up to so many is not split

@@ -26,11 +26,10 @@ from ..data.shapes import VOCABULARY, ShapeWorld
 from ..data.spoiled import Spoiled
 from ..data.stream import ClipStream
 from ..data.worlds import InTurn
-from ..flow.objective import Objective
 from ..model.dit import DiT, ModelConfig
 from ..model.inflate import Source, plan_start
 from ..stiv.inputs import pictures_of_task
-from ..stiv.pipeline import Pipeline, load
+from ..stiv.pipeline import Pipeline
 from .buckets import check_caches, known_clips, open_latents
 from .checkpoint import check_folder_of_run
 from .clips import DataConfig
@@ -38,7 +37,7 @@ from .latents import Latents
 from .ranks import Ranks, join_ranks, rank_slots
 from .recipe import Recipe, change, from_yaml
 from .recipes import RECIPES
-from .start import Encoders, Start, open_start, start_of
+from .start import Encoders, Start, find_teacher, open_start, start_of
 
 # %% ../../nbs/655_setup.ipynb #b4009936
 def open_recipe(
@@ -275,15 +274,6 @@ class RunSetup:
     clips:dict|None = None              # from `known_clips`; only in the first rank, None elsewhere
     teacher:Pipeline|None = None        # whose steps are left out (`run.distil`)
 
-def _teacher(recipe:Recipe, start:Pipeline|None, device) -> Pipeline:
-    "The pipeline that a student starts from and learns to leave steps out of"
-    if start is None and not recipe.run.start:
-        raise ValueError(f'run.distil={recipe.run.distil} needs a teacher: name it in run.start')
-    if recipe.flow.objective != Objective():
-        raise ValueError(f'run.distil={recipe.run.distil} needs a student that predicts the '
-                         "velocity of straight ways: flow.prediction='velocity', path='linear'")
-    return load(recipe.run.start, device) if start is None else start
-
 def set_up(
     recipe:Recipe,              # what to train
     folder=None,                # folder of the run; None writes nothing
@@ -307,7 +297,7 @@ def set_up(
                          "clips to train on")
     if data is None and r.data.cache and ranks.main: check_caches(r, clips_of_cache(r))
     known = known_clips(r, named.clips) if data is None and ranks.main else None
-    teacher = _teacher(r, start, ranks.device) if r.run.distil else None
+    teacher = find_teacher(r, start, ranks.device) if r.run.distil else None
     if start is not None: start = start_of(start)
     elif r.run.start: start = open_start(r.run.start)
     temporal = open_start(r.run.start_temporal).model if r.run.start_temporal else None

@@ -237,7 +237,7 @@ class Trainer:
         n_given = len(task_frames(r.condition.task, f))
         flops = forward_flops(r.model, f, h, w, patches, text.mask.shape[1], n_given=n_given,
                               p_drop_frames=frames)
-        return n*tokens, 3*n*sum(flops.values())
+        return n*tokens, r.run.n_forwards*n*sum(flops.values())
 
     def update(self):
         "A step of the optimiser at the rate of this step"
