@@ -68,15 +68,14 @@ def test_one_model_serves_every_task():
 
 
 def test_the_student_draws_in_few_steps():
-    "In one and in four steps far better than its teacher in one; the floors are low"
+    "In one step far better than its teacher, and right whenever the first frame is given"
     folder = FOLDER.parent / "fast"
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
     fast = stiv_nb.load("fast", device="cpu")
-    world = ShapeWorld(seed=11)
-    def right(pipe, **sampling):
-        return evaluate(pipe, world, 32, task="ti2v", **sampling).share("all")[0]
-    teacher = right(PIPE, steps=1)
-    for steps in (1, 4): assert right(fast, steps=steps) > teacher + .2
+    def right(pipe, task, steps):
+        return evaluate(pipe, ShapeWorld(seed=11), 32, task, steps=steps).share("all")[0]
+    assert right(fast, "t2v", 1) > right(PIPE, "t2v", 1) + .3
+    assert right(fast, "ti2v", 2) > .85
 
 
 def test_all_weights_together_are_small():

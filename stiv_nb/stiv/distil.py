@@ -47,8 +47,9 @@ def distil_loss(
     i = (torch.searchsorted(times, draws.t, right=True) - 1).clamp(0, len(times) - 2)
     draws = draws._replace(t=times[i])
     asked = drop_text(text, null, draws.drop_text), null, micro, z1, draws.given
-    taught = guided_velocity(teacher.model, *asked, teacher.defaults, teacher.objective)
-    own = guided_velocity(model, *asked, SamplingConfig(mode='none'))
+    noisy = dict(noise_image=condition.noise_image, image_eps=draws.image_eps)
+    taught = guided_velocity(teacher.model, *asked, teacher.defaults, teacher.objective, **noisy)
+    own = guided_velocity(model, *asked, SamplingConfig(mode='none'), **noisy)
     z_t = Objective().noised(z1, draws.eps, draws.t)
     target = consistency_target(own, taught, z_t, draws.t, times[i + 1])
     return stiv_loss(model, z1, text, null, micro, draws, Objective(), False, condition, target)
