@@ -27,5 +27,5 @@ def step_methods(
     ways = {name: (pipe, how) for name, how in STEPS.items()}
     ways |= {f'{name}, {n}': (model, dict(steps=n))
              for name, model in students.items() for n in (1, 2, 4)}
-    return {f'{task}, {name}': drawn(*way[:1], pictured, way[1])
+    return {f'{task}, {name}': drawn(way[0], pictured, way[1])
             for pictured, task in enumerate(('T2V', 'STIV')) for name, way in ways.items()}

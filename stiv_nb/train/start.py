@@ -64,7 +64,10 @@ def find_teacher(
     if recipe.flow.objective != Objective():
         raise ValueError(f"{wants} needs a student that predicts the velocity of straight ways: "
                          "flow.prediction='velocity', flow.path='linear'")
-    return load(recipe.run.start, device) if start is None else start
+    teacher = load(recipe.run.start, device) if start is None else start
+    if teacher.objective != Objective():
+        raise ValueError(f'{wants} needs a teacher that predicts the velocity of straight ways')
+    return teacher
 
 # %% ../../nbs/652_start.ipynb #eb117cac
 def empty_model(
