@@ -22,7 +22,8 @@ from ..data.shapes import VOCABULARY, ShapeWorld
 from ..eval.toybench import ceiling, evaluate, table
 from ..train.checkpoint import check_folder_of_run
 from ..train.latents import LatentTable, encode_clips
-from ..train.setup import RunSetup, open_clips
+from ..train.setup import RunSetup
+from ..train.sources import open_clips
 from ..train.start import Encoders
 from ..train.loop import train
 from ..train.ranks import Ranks, join_ranks

@@ -11,6 +11,7 @@ from ..eval.truth import Case
 # %% ../../nbs/784_few_steps.ipynb #9ddbeb29
 STEPS = { # how the teacher is sampled -> what its pipeline is told
     **{f'Euler, {n}': dict(steps=n) for n in (1, 2, 4, 8, 20)},
+    **{f'unguided, {n}': dict(steps=n, mode='none') for n in (1, 2, 4)},
     'Heun, 4': dict(steps=4, solver='heun'),
     **{f'UniPC, {n}': dict(steps=n, solver='unipc') for n in (4, 8)}}
 

@@ -47,7 +47,7 @@ def fill(
 
 # %% ../../nbs/780_long.ipynb #61da12f3
 def _key_windows(pipe, said:list, say_again, image, n_keys:int, stride:float, seed:int, sampling):
-    "Lists of new key frames: a window for each prompt, then windows that go on"
+    "Words and new key frames: a window for each prompt, then windows that go on"
     w = pipe.defaults.n_frames
     before = [] if image is None else [read_image(image, pipe.defaults.size)]
     n_done = 0
@@ -63,7 +63,7 @@ def _key_windows(pipe, said:list, say_again, image, n_keys:int, stride:float, se
         new = new[:n_keys - n_done]
         n_done += len(new)
         before = (before + new)[-w:]
-        yield new
+        yield words, new
 
 def n_key_frames(
     n_frames:int, # of the film
@@ -92,12 +92,12 @@ def long_frames(
     n_keys = n_key_frames(n_frames, gap)
     last, left = None, n_frames
     windows = _key_windows(pipe, prompts, say_again, image, n_keys, strides[0], seed, sampling)
-    for k, keys in enumerate(windows):
+    for k, (words, keys) in enumerate(windows):
         frames = keys if last is None else [last, *keys]
-        words = prompts[min(k, len(prompts) - 1)] if say_again else None
+        again = words if say_again else None
         for level, pace in enumerate(strides[1:], 1):
             if len(frames) == 1: break
-            frames = fill(pipe, frames, pace, words, noise_seed(seed, k, level), **sampling)
+            frames = fill(pipe, frames, pace, again, noise_seed(seed, k, level), **sampling)
         new = frames[:left] if last is None else frames[1:1 + left]
         last, left = frames[-1], left - len(new)
         if new: yield torch.stack(new)

@@ -219,8 +219,8 @@ def cmd_cache(
     from stiv_nb.train.checkpoint import StopAsked
     from stiv_nb.train.ranks import join_ranks, leave_ranks
     from stiv_nb.train.recipe import change
-    from stiv_nb.train.setup import (
-        check_sizes, open_clips, open_encoders, open_recipe, with_encoders)
+    from stiv_nb.train.setup import check_sizes, open_encoders, open_recipe, with_encoders
+    from stiv_nb.train.sources import open_clips
     from stiv_nb.train.start import open_start
     r = with_encoders(change(changed(open_recipe(recipe), fields), data__cache=None))
     check_least('shard', shard, 1)
@@ -250,7 +250,8 @@ def _stages(name:str, folder:str, cache:str|None, fields:dict) -> dict: # folder
     from stiv_nb.train.ranks import join_ranks
     from stiv_nb.train.recipe import change
     from stiv_nb.train.recipes import PROGRESSIONS, RECIPES
-    from stiv_nb.train.setup import check_sizes, clips_of_cache
+    from stiv_nb.train.setup import check_sizes
+    from stiv_nb.train.sources import clips_of_cache
     from stiv_nb.train.shards import check_shards
     def here(start):   # a run of this progression; a name alone is a shipped pipeline
         return str(Path(folder)/Path(start).name) if start and '/' in start else start

@@ -180,8 +180,8 @@ class Video:
 
 # %% ../../nbs/100_video.ipynb #6ae63037
 def player_scale(
-    h:int, # pixels of a frame
-    w:int,
+    h:int, # height of a frame in pixels
+    w:int, # width
 ) -> int:  # file pixels per frame pixel
     "How far small frames are enlarged so that a player shows them well"
     if min(h, w) >= 256: return 1

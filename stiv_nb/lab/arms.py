@@ -30,7 +30,8 @@ from .worker import Job, job_text, run_job, save_latents
 from ..train.latents import encode_clips
 from ..train.ranks import Ranks
 from ..train.recipe import Recipe
-from ..train.setup import open_clips, open_encoders
+from ..train.setup import open_encoders
+from ..train.sources import open_clips
 from ..train.start import open_start
 
 # %% ../../nbs/812_arms.ipynb #eafc2883

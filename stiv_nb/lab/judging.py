@@ -16,7 +16,7 @@ from ..data.worlds import WORLDS
 from ..eval.toybench import evaluate
 from ..stiv.condition import TASKS
 from ..train.recipe import Recipe
-from ..train.setup import toy_world
+from ..train.sources import toy_world
 
 # %% ../../nbs/808_judging.ipynb #31d11b76
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Task', 'AnyTask', 'TASKS', 'replace_frames', 'form_of', 'fixed_frames', 'frames_to_show', 'ModelInput', 'model_input',
-           'given_frames', 'ConditionConfig', 'choose_given', 'task_frames', 'image_time', 'given_latents', 'drop_text',
-           'loss_weight']
+           'given_frames', 'ConditionConfig', 'choose_given', 'task_frames', 'image_time', 'given_latents',
+           'blank_images', 'drop_text', 'loss_weight']
 
 # %% ../../nbs/500_condition.ipynb #a9082392
 from dataclasses import dataclass
@@ -124,6 +124,8 @@ class ConditionConfig:
     first_frame_loss:bool = False # replaced frames keep their loss (FFL of STIV Tab. 3)
     # share of the clip's noise that a given frame gets, too: 0 clean, 1 as noisy as the clip
     noise_image:float = 0.
+    # in place of a dropped image: "noise", as in a clip that has none, or the latent "zero"
+    null_image:Literal['noise', 'zero'] = 'noise'
 
     def __post_init__(self):
         check_config(self, 'condition')
@@ -131,6 +133,9 @@ class ConditionConfig:
             p = getattr(self, name)
             if not 0 <= p <= 1: raise ValueError(f"condition.{name}={p} is not a probability")
         check_number('condition.noise_image', self.noise_image, 0, 1)
+        if self.null_image == 'zero' and self.task in ('t2v', 'any'):
+            raise ValueError(f"condition.null_image='zero' blanks the frames that a task gives, and "
+                             f"task={self.task!r} doesn't always give the same: use 'ti2v', say")
 
 # %% ../../nbs/500_condition.ipynb #0866fb79
 def _masks(task:str, n_frames:int) -> Tensor:
@@ -180,6 +185,15 @@ def given_latents(
     if not strength: return z1, at
     if eps is None: raise ValueError(f"noise_image={strength} needs the noise of given frames")
     return objective.noised(z1, eps, at), at
+
+# %% ../../nbs/500_condition.ipynb #6642daa3
+def blank_images(
+    z1:Tensor,    # (b, f, c, h, w) clean latents
+    given:Tensor, # (b, f) bool, frames that are given
+    place:Tensor, # bool, (b, f) or broadcast to it: frames that are given or blank
+) -> tuple[Tensor, Tensor]: # latents to read, and what counts as given
+    "Zero latents in place of images that were dropped (STIV §2.3.2: the null view)"
+    return z1.masked_fill(~given[:, :, None, None, None], 0.), given | place
 
 # %% ../../nbs/500_condition.ipynb #26464221
 def drop_text(

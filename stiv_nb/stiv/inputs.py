@@ -7,7 +7,7 @@ __all__ = ['check_prompts', 'Defaults', 'Chosen', 'choose', 'what_to_tell', 'pla
 
 # %% ../../nbs/535_inputs.ipynb #ce42f78a
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +52,8 @@ class Defaults(SamplingConfig):
     fps:float = 8.               # frames per second of the returned video
     shift:float = 1.             # time shift, the one of training
     noise_image:float = 0.       # noise on given frames, the one of training
+    # in place of given frames in passes without them, the one of training
+    null_image:Literal['noise', 'zero'] = 'noise'
     max_frames:int = 32 # most frames per call: far beyond its training a model's motion falls apart
     # what the model was typically told of its training clips; None: the size asked for, uncut
     micro:dict|None = None

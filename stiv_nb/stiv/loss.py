@@ -17,7 +17,8 @@ from ..core.random import slot_normal, slot_uniform
 from ..flow.objective import FlowConfig, Objective
 from ..flow.times import sample_times
 from ..model.maskdit import choose_frames, choose_patches
-from .condition import ConditionConfig, choose_given, drop_text, given_latents
+from .condition import ConditionConfig, blank_images, choose_given, drop_text
+from .condition import given_frames, given_latents
 from .condition import loss_weight, model_input, task_frames
 
 # %% ../../nbs/510_loss.ipynb #2435874a
@@ -82,15 +83,19 @@ def stiv_loss(
     z_t = objective.noised(z1, draws.eps, draws.t)
     strength = condition.noise_image
     image, at = given_latents(objective, z1, draws.image_eps, draws.t, strength)
-    frames = task_frames(condition.task, z1.shape[1]).to(z1.device, non_blocking=True)
-    read = model_input(model, z_t, draws.t, image, draws.given, frames, at)
+    given, n_frames = draws.given, z1.shape[1]
+    if condition.null_image == 'zero' and n_frames > 1:
+        place = given_frames(condition.task, n_frames).to(z1.device, non_blocking=True)
+        image, given = blank_images(image, given, place)
+    frames = task_frames(condition.task, n_frames).to(z1.device, non_blocking=True)
+    read = model_input(model, z_t, draws.t, image, given, frames, at)
     text = drop_text(text, null, draws.drop_text)
     out = model(read.z, read.t, text.tokens, text.pooled, micro, text.mask, draws.keep,
                 draws.keep_frames, **read.more)
     if target is None: target = objective.target(z1, draws.eps, draws.t)
-    left_out = torch.zeros_like(draws.given) if condition.first_frame_loss else read.fixed
+    left_out = torch.zeros_like(given) if condition.first_frame_loss else read.fixed
     if as_velocity:
         out = objective.velocity(out, z_t, draws.t)
         target = objective.velocity(target, z_t, draws.t)
-        left_out = draws.given
+        left_out = given
     return (loss_weight(left_out) * (out - target).square()).mean((1, 2, 3, 4))

@@ -137,6 +137,8 @@ def __call__(self:Pipeline,
     told = what_to_tell(self.defaults, ask.size, ask.n_frames, ask.stride, micro)
     if micro and not self.model.config.micro_conditions:
         raise ValueError(f"micro={micro!r}: this model is told no micro-conditions; leave it out")
+    if self.defaults.null_image == 'zero' and not pictured:
+        raise ValueError('this model always has a picture to go by: give image')
     pixels, mask = place_images(image, given, b, ask.n_frames, ask.size)
     z1 = self.vae.encode(pixels.to(self.device))
     mask = mask.to(self.device)
@@ -145,7 +147,8 @@ def __call__(self:Pipeline,
     velocity = guided_velocity(
         self.model, self.encode_text(prompts), self.encode_text(['']),
         told.to(self.device).repeat(b, 1), z1, mask, ask.sampling, self.objective, guide,
-        self.defaults.noise_image, noise(IMAGE_NOISE) if self.defaults.noise_image else None)
+        self.defaults.noise_image, noise(IMAGE_NOISE) if self.defaults.noise_image else None,
+        self.defaults.null_image)
     fixed = fixed_frames(self.model, mask)
     z = sample(velocity, noise(0), z1, fixed, ask.sampling, self.defaults.shift, self.objective,
                _bar(progress))
@@ -179,7 +182,7 @@ def load_pipeline(
 # %% ../../nbs/540_pipeline.ipynb #2958e163
 _IN_MODULE = '__file__' in globals()   # a notebook has no file of its own
 SHIPPED = Path(__file__).parents[1]/'assets' if _IN_MODULE else Path('../stiv_nb/assets')
-_WHICH = 'name a folder, or a shipped one: toy, world, tasks, fast'
+_WHICH = 'name a folder, or a shipped one: toy, world, tasks, fast, views'
 
 def _from_hub(name:str) -> Path:
     "The folder of a repository of the Hub, fetched if need be"

@@ -18,7 +18,8 @@ from ..core.checks import check_config, check_number
 from ..flow.multistep import find_solver
 from ..flow.objective import Objective
 from ..flow.solver import time_grid
-from .condition import drop_text, fixed_frames, form_of, frames_to_show
+from .condition import blank_images, drop_text, fixed_frames, form_of
+from .condition import frames_to_show
 from .condition import given_latents, model_input, replace_frames
 from .guidance import Momentum, apg, cfg_zero, jit_cfg, renorm, sit_cfg
 from .lowpass import low_pass
@@ -86,6 +87,11 @@ class SamplingConfig:
         "Steps at the start that leave the noise as it is"
         return self.zero_steps if self.rule == 'cfg_zero' and self.mode == 'jit' else 0
 
+    @property
+    def timed(self):
+        "Whether flow time decides what is shown or how passes are mixed"
+        return self.blur > 0 or (self.guide_from, self.guide_until) != (0, 1)
+
     def guides(self,
         t:float, # flow time
     ) -> bool:
@@ -111,6 +117,7 @@ class _Shown(NamedTuple):
     blur:float    # strength of the filter over given frames
     until:float   # flow time at which they are sharp again
     noise_image:float       # share of the clip's noise that they get
+    null_image:str          # in their place in passes without the image
     image_eps:Tensor|None   # (b, f, c, h, w) their noise
 
 def _asker(model, objective:Objective, passes:tuple, shown:_Shown):
@@ -120,6 +127,8 @@ def _asker(model, objective:Objective, passes:tuple, shown:_Shown):
     drop = torch.tensor([not p.text for p in passes], device=device).repeat_interleave(b)
     image = torch.tensor([p.image for p in passes], device=device)[:, None, None] & shown.given
     image = image.flatten(0, 1)                                                      # (n*b, f)
+    blank = shown.null_image == 'zero'
+    place = shown.given.repeat(n, 1)
     words = drop_text(Text(*(_repeat(x, n) for x in shown.text)), shown.null, drop)
     micros, sharp = _repeat(shown.micro, n), _repeat(shown.z1, n)
     blurred = low_pass(sharp, shown.blur)
@@ -130,7 +139,8 @@ def _asker(model, objective:Objective, passes:tuple, shown:_Shown):
         times = _repeat(_when(z, t), n)
         clean = blurred if shown.blur and t < shown.until else sharp
         seen, at = given_latents(objective, clean, eps, times, shown.noise_image)
-        read = model_input(model, _repeat(z, n), times, seen, image, frames, at)
+        seen, known = blank_images(seen, image, place) if blank else (seen, image)
+        read = model_input(model, _repeat(z, n), times, seen, known, frames, at)
         out = model(read.z, read.t, words.tokens, words.pooled, micros, words.mask, **read.more)
         return objective.velocity(out, read.z, times).chunk(n)
     return velocities
@@ -172,12 +182,14 @@ def guided_velocity(
     guide:Guide|None=None,           # a weaker model for the null pass (Karras et al. 2024)
     noise_image:float=0.,            # as in training: 0 clean given frames, 1 as noisy as the clip
     image_eps:Tensor|None=None,      # (b, f, c, h, w) their noise, the same at all steps
+    null_image:str='noise',          # as in training: what passes without the image see in its place
 ):       # function (z, t) -> v; t: a number as a solver has it, or (b,), or (b, f) if none is given
     "Model, conditions and guidance as one velocity; all passes share one forward (STIV §2.3)"
     how, passes = sampling, MODES[sampling.mode]
     if guide is not None and how.mode != 'jit':
         raise ValueError(f"mode={how.mode!r} has no place for a guide: use mode='jit'")
-    shown = _Shown(text, null, micro, z1, given, how.blur, how.blur_until, noise_image, image_eps)
+    shown = _Shown(text, null, micro, z1, given, how.blur, how.blur_until, noise_image,
+                   null_image, image_eps)
     fixed = fixed_frames(model, given)
     full = _asker(model, objective, passes[-1:], shown)
     every = full if how.mode == 'none' else _asker(model, objective, passes, shown)
@@ -187,13 +199,11 @@ def guided_velocity(
     mix = _mixer(how, fixed, objective)
     needs_null = guide is None and how.guide_from > 0 and how.known == 'own' and bool(fixed.any())
 
-    timed = how.blur or (how.guide_from, how.guide_until) != (0, 1)   # time decides what is shown
-
     def velocity(z, t):
-        if timed and isinstance(t, Tensor):
+        if how.timed and isinstance(t, Tensor):
             raise ValueError('samples with times of their own leave no choice to time: take '
                              'blur=0, guide_from=0, guide_until=1')
-        guides = how.mode != 'none' if not timed else how.guides(t)
+        guides = how.guides(t) if how.timed else how.mode != 'none'
         v = every(z, t) if guides or (needs_null and t < how.guide_from) else full(z, t)
         out = mix(v, z, t) if guides else v[-1]
         own = v[0] if how.known == 'own' else objective.towards(z1, z, _when(z, t))

@@ -99,6 +99,7 @@ def about_clips(
     "What a cache remembers of a recipe and its clips"
     about = {name: getattr(data, name) for name in _ABOUT}
     if data.source == 'shapes': return about | {name: getattr(data, name) for name in _WORLD}
+    if data.source == 'solids': return about | dict(split=data.split, seed=data.seed)
     if clips is None: return about
     if n is None: n = data.n_clips + data.n_val
     return about | dict(clips=identity(clips, None if data.buckets else n))

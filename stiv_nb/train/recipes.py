@@ -95,8 +95,22 @@ def _fast() -> Recipe:
         optim__lr=1e-3, optim__cooldown=1000, run__name='toy-fast', run__start='toy',
         run__distil=8, run__n_steps=2000)
 
+def _views() -> list[Recipe]:
+    "From a picture to six views around it; the same with full attention, for as many FLOPs"
+    toy = _toy_stages()[-1]
+    model = replace(toy.model, width=96, temporal_patch=1)   # seven views are no pairs
+    own = change(
+        replace(toy, model=model), data__source='solids', data__n_frames=7, data__n_clips=16_000,
+        data__image_every=0, codec__channels=8, condition__p_drop_text=0.,
+        condition__p_drop_image=.1, condition__null_image='zero', sampling__guidance=3.5,
+        sampling__steps=8, sampling__renorm=False, optim__name='muon', optim__lr=5e-3,
+        optim__cooldown=1200, run__name='views', run__n_steps=3000)
+    full = change(own, model__attention='full', optim__cooldown=1333, run__name='views-full',
+                  run__n_steps=3334)
+    return [own, full]
+
 RECIPES = {r.run.name: r for r in (
-    *_demo_stages(), *_toy_stages(), *_world_stages(), *_task_stages(), _fast())}
+    *_demo_stages(), *_toy_stages(), *_world_stages(), *_task_stages(), _fast(), *_views())}
 
 # %% ../../nbs/605_recipes.ipynb #68b72bb5
 class Stage(NamedTuple):

@@ -67,6 +67,12 @@ def find_teacher(
     teacher = load(recipe.run.start, device) if start is None else start
     if teacher.objective != Objective():
         raise ValueError(f'{wants} needs a teacher that predicts the velocity of straight ways')
+    if teacher.defaults.null_image != 'noise':
+        raise ValueError(f'{wants} needs a teacher that draws from words, too: '
+                         f'its null_image is {teacher.defaults.null_image!r}')
+    if teacher.defaults.timed:
+        raise ValueError(f'{wants} needs a teacher that is guided alike at all times: '
+                         'its blur must be 0, guide_from 0, guide_until 1')
     return teacher
 
 # %% ../../nbs/652_start.ipynb #eb117cac

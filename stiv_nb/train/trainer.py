@@ -307,7 +307,8 @@ class Trainer:
         if not main: return None
         defaults = Defaults(
             **vars(r.sampling), size=d.size, n_frames=d.n_seen, stride=d.stride,
-            shift=r.flow.shift, noise_image=r.condition.noise_image, max_frames=4*d.n_frames,
+            shift=r.flow.shift, max_frames=4*d.n_frames,
+            noise_image=r.condition.noise_image, null_image=r.condition.null_image,
             micro=self.micro)
         return Pipeline(model, *self.encoders, defaults, self.device, self.objective)
 
