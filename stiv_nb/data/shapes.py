@@ -28,6 +28,7 @@ BACKGROUNDS = ('plain', 'textured')
 VOCABULARY = vocabulary(MOTIONS) # of every world that draws the core motions only
 _PLAIN = -.8                     # grey of the background
 _TEXTURE = .3                    # how far the texture rises above it
+_CREEP = .02                     # slowest of any speeds, picture sides per base frame
 
 # %% ../../nbs/110_shapes.ipynb #91a9a772
 def held_out(
@@ -72,6 +73,8 @@ class ShapeWorld(Dataset):
     # of two objects: each as it likes, one while the other stands still, or half of the pairs so
     moving:Literal['each', 'one', 'any'] = 'each'
     p_relation:float = 1/3    # share of pairs whose caption says how the two lie to each other
+    speeds:Literal['two', 'any'] = 'two' # of an object: slow or fast, or anything up to the fast one
+    tell_motion:bool = False # micro-conditions end with how much moves, in % of a side per frame
     wordings:Literal['all', 'first'] = 'all'                 # "first": the plainest caption only
     length:int = 1_000_000    # number of items
     motions:tuple[str, ...] = MOTIONS                        # names of what objects may do
@@ -86,6 +89,8 @@ class ShapeWorld(Dataset):
             raise ValueError(f"moving={self.moving!r} is about pairs; use n_objects=2 or 'any'")
         if self.starts in ('middle', 'wall') and self.n_objects != 1:
             raise ValueError(f"starts={self.starts!r} has room for one object; use n_objects=1")
+        if self.speeds == 'any' and self.n_objects != 1:
+            raise ValueError("speeds='any' has room for one object; use n_objects=1")
         self.motions = tuple(self.motions)
         self.n_slots = 1 if self.n_objects == 1 else 2 # objects that a clip has room for
         self._choices, self._n_choices = _combinations(self.split, self.motions)
@@ -121,6 +126,7 @@ class _Draw(IntEnum):
     ONE_MOVES = 10
     WHO_STANDS = 11
     SIDE = 12
+    PACE = 13
     TEXTURE = 100 # and the eleven after it: the waves
     WORDING = 200 # and the three after it
     X = 1000      # and as many as there are candidates for a start
@@ -178,7 +184,10 @@ def _movement(self:ShapeWorld, index:Tensor, motion:Tensor, two:Tensor) -> dict:
     swells = growths(motion) != 0
     goes = (directions(motion) != 0).any(-1)
     fast = (self._ask_each(index, _Draw.FAST) >= .5) & ~(two & swells) # two fast ones lack room
-    speed = torch.where(fast, SPEEDS.fast, SPEEDS.slow) * (goes | swells)
+    speed = torch.where(fast, SPEEDS.fast, SPEEDS.slow)
+    if self.speeds == 'any':
+        speed = _CREEP + (SPEEDS.fast - _CREEP)*self._ask_each(index, _Draw.PACE)
+    speed = speed * (goes | swells)
     tries = torch.arange(1 if self.n_slots == 1 else 64, device=index.device)
     tries = tries.reshape(self.n_slots, -1)
     ux, uy = (uniform(self.seed, index[:, None, None], k + tries) for k in (_Draw.X, _Draw.Y))
@@ -287,7 +296,7 @@ def captions(self:ShapeWorld,
 @patch
 def batch(self:ShapeWorld,
     indices, # long tensor, range or list of item numbers; clips are drawn on a tensor's device
-) -> tuple:  # clips (b, f, 3, H, W) in [-1, 1], captions, facts, micro (b, 6)
+) -> tuple:  # clips (b, f, 3, H, W) in [-1, 1], captions, facts, micro (b, 6), or 7 with motion
     "Many items at once"
     if not isinstance(indices, Tensor): indices = torch.tensor(list(indices), dtype=torch.long)
     index = indices.long()
@@ -296,6 +305,9 @@ def batch(self:ShapeWorld,
     facts = self.facts(index)
     micro = [self.size, self.size, 0, 0, self.stride, self.n_frames]
     micro = torch.tensor(micro, device=index.device).float().repeat(len(index), 1)
+    if self.tell_motion:
+        moving = facts['speed'].amax(1) * self.stride * (self.n_frames > 1)
+        micro = torch.cat([micro, 100*moving[:, None]], 1)
     return self.render(index, facts), self.captions(index, facts), facts, micro
 
 @patch

@@ -16,11 +16,12 @@ from torch.utils.data import Dataset
 from ..core.checks import check_choice, check_number
 from ..core.random import uniform
 from .drawing import COLOURS, SHAPES
+from .motion import MOTION_TABLE
 from .oracle import ShapeOracle
 from .shapes import ShapeWorld
 
 # %% ../../nbs/122_spoiled.ipynb #e0d7f78d
-CAPTIONS = ('full', 'sparse', 'noisy')
+CAPTIONS = ('full', 'sparse', 'noisy', 'label')
 _P_OTHER = .5   # share of noisy captions that belong to another clip
 
 class _Draw(IntEnum):
@@ -53,7 +54,7 @@ class Spoiled(Dataset):
     "A toy world made worse, and perhaps filtered; in its place everywhere"
     def __init__(self,
         world:ShapeWorld,                                     # to be spoiled
-        captions:Literal['full', 'sparse', 'noisy']='full',   # what they say
+        captions:Literal['full', 'sparse', 'noisy', 'label']='full', # what they say
         p_bad:float=0.,                                       # share of spoiled clips
         keep:Literal['all', 'clean']='all',                   # "clean": by what the oracle finds
         same_as=None, # another one, of longer clips, whose items these are; None: its own
@@ -137,6 +138,8 @@ class Spoiled(Dataset):
         if self.captions_kind == 'sparse':
             u = uniform(self.world.seed, index, _Draw.SPARSE).tolist()
             captions = [_sparse(c, asked, i, u[i]) for i, c in enumerate(captions)]
+        if self.captions_kind == 'label':
+            captions = [[*MOTION_TABLE][k] for k in asked['motion'][:, 0].tolist()]
         return self._spoil(clips, index), captions, facts, micro
 
     def __getitem__(self,

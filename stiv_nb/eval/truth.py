@@ -135,7 +135,8 @@ COLUMNS = dict( # score -> how a table calls it, digits behind the point
     psnr=('PSNR, dB', 1), ssim=('SSIM', 3), off_place=('off place, px', 2),
     frechet=('Fréchet', 2), right=('all right, %', 1), semantic=('semantic, %', 1),
     motion_smoothness=('smooth, %', 1), seen=('seen faces, %', 1),
-    hidden=('hidden faces, %', 1), seconds=('s/clip', 2))
+    hidden=('hidden faces, %', 1), moved=('moved, %', 2), motion=('right class, %', 1),
+    inception=('inception-like', 2), seconds=('s/clip', 2))
 
 def save_contest(
     path,       # .json file to write

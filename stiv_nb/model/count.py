@@ -84,7 +84,7 @@ def _inputs(c:ModelConfig, n_frames:int, h:int, w:int, len_text:int, n_given:int
     out = dict(
         z_t=z, t=torch.empty(1, n_frames) if form.told else torch.empty(1),
         text=torch.empty(1, len_text, c.text_width), pooled=torch.empty(1, c.text_width),
-        micro=torch.empty(1, len(MICRO)))
+        micro=torch.empty(1, len(MICRO) + c.motion_strength))
     if c.given_flag: out['given'] = given
     if form.attended:
         frames = torch.empty(n_given, dtype=torch.long)

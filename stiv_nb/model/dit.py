@@ -41,9 +41,10 @@ class ModelConfig(BlockConfig):
     condition_norm:bool = True    # stateless norm on each part of the condition (STIV Tab. 2)
     micro_conditions:bool = True  # the model is told resolution, crop, stride and frames
     given_flag:bool = False       # tokens of given frames get a learned vector (ours)
+    motion_strength:bool = False  # the model is told how much moves (ours)
 
     start_may_change:ClassVar[tuple] = ('temporal', 'temporal_patch', 'rope_frames', 'rope_patches',
-                                        'image', 'given_flag')
+                                        'image', 'given_flag', 'motion_strength')
     # how time is dealt with: free where the model to start from is an image model
     with_time_may_change:ClassVar[tuple] = ('causal', 'temporal_modulation', 'attention')
     known:ClassVar[dict] = {}     # name -> class, of this config and all that extend it
@@ -163,7 +164,8 @@ class DiT(nn.Module):
         self.given_flag = flag
         self.positions = None if c.positions == 'rope' else AbsolutePositions(c)
         self.singleton = Singleton(d, c.text_width, condition_norm=c.condition_norm,
-                                   micro_conditions=c.micro_conditions)
+                                   micro_conditions=c.micro_conditions,
+                                   motion_strength=c.motion_strength)
         shared = c.modulation != 'per_block'
         in_time = shared and c.has_temporal_attention and c.temporal_modulation
         self.ada = AdaLN(d) if shared else None

@@ -115,7 +115,7 @@ def what_to_tell(
     n_frames:int,          # frames asked for
     stride:float,          # source frames per step asked for
     micro:dict|None=None,  # name of `MICRO` -> number, what the caller wants said instead
-) -> Tensor:               # (6,) float32 in the order of `MICRO`
+) -> Tensor:               # (6,) float32 in the order of `MICRO`, (7,) where motion is told
     "Micro-conditions of a call (STIV §2.2; which to send where nobody asks is ours)"
     uncut = dict(height=size[0], width=size[1], crop_top=0, crop_left=0)
     here = dict(stride=stride, frames=n_frames)

@@ -139,6 +139,9 @@ def __call__(self:Pipeline,
         raise ValueError(f"micro={micro!r}: this model is told no micro-conditions; leave it out")
     if self.defaults.null_image == 'zero' and not pictured:
         raise ValueError('this model always has a picture to go by: give image')
+    if 'motion' in (micro or {}) and not self.model.config.motion_strength:
+        raise ValueError("micro: this model is not told how much moves; leave motion out, or take "
+                         "one with motion_strength")
     pixels, mask = place_images(image, given, b, ask.n_frames, ask.size)
     z1 = self.vae.encode(pixels.to(self.device))
     mask = mask.to(self.device)

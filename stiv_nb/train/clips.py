@@ -60,8 +60,11 @@ class DataConfig:
     moving:Literal['each', 'one', 'any'] = 'each'             # toy world: of two objects
     p_relation:float = 1/3   # toy world: share of pairs whose caption says how the two lie
     split:Literal['train', 'held_out', 'all'] = 'train'       # toy world
-    # toy world: the world's own, short ones, or half of them of other clips (data.spoiled)
-    captions:Literal['full', 'sparse', 'noisy'] = 'full'
+    speeds:Literal['two', 'any'] = 'two'                      # toy world: of an object
+    tell_motion:bool = False # toy world: clips come with how much moves (model.motion_strength)
+    # toy world: the world's own, short ones, half of them of other clips (data.spoiled), or the
+    # name of the motion
+    captions:Literal['full', 'sparse', 'noisy', 'label'] = 'full'
     p_bad:float = 0.         # toy world: share of clips that are frozen, jerky or wrongly told
     keep:Literal['all', 'clean'] = 'all'  # toy world: all clips, or those that an oracle finds fine
     # steps between two batches of single frames; 0: none. Keeps T2I alive (ours)
@@ -73,6 +76,9 @@ class DataConfig:
         if self.bucket_shapes and (self.drawn or self.source.startswith('stream:')):
             raise ValueError(f"data.buckets={self.buckets!r} needs a folder of clips "
                              f"as data.source; it is {self.source!r}")
+        if self.tell_motion and (self.source != 'shapes' or self.cache):
+            raise ValueError('data.tell_motion is for the toy world, encoded at the start: '
+                             "data.source='shapes', no data.cache")
         if self.strides and self.source != 'shapes':
             raise ValueError(f"data.strides={self.strides!r} is for the toy world; data.source is "
                              f"{self.source!r}: use data.stride")

@@ -66,6 +66,7 @@ def sample_order(
 
 # %% ../../nbs/620_latents.ipynb #98cabcb2
 _FRAMES = MICRO.index('frames')
+_MOTION = len(MICRO)   # where how much moves stands, if it is told
 
 def single_frames(
     z1:Tensor,    # (b, f, c, h, w) clean latents
@@ -76,6 +77,7 @@ def single_frames(
     frame = (u * z1.shape[1]).long()
     micro = micro.clone()
     micro[:, _FRAMES] = 1
+    micro[:, _MOTION:] = 0
     return z1[torch.arange(len(z1)), frame][:, None], micro
 
 def padded_length(
@@ -235,7 +237,7 @@ def fake_latents(
         return Text(tokens, pooled, torch.ones(1, length, dtype=torch.bool))
     z1 = torch.randn(1, d.n_frames, m.channels, side, side, generator=g)
     micro = micro_vector(height=d.size, width=d.size, crop_top=0, crop_left=0, stride=d.stride,
-                         frames=d.n_frames)
+                         frames=d.n_frames, **dict(motion=4.) if m.motion_strength else {})
     row = torch.zeros(n, dtype=torch.long)
     return LatentTable(z1.expand(n, -1, -1, -1, -1), micro.expand(n, -1), text(len_text), row, row,
                        text(2))

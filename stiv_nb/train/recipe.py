@@ -38,8 +38,9 @@ class CodecConfig:
     text_steps:int = 300   # steps of the text encoder's training
     # toy world: latent channels of a VAE of its own, made once beside the runs; None: the shipped
     channels:int|None = None
-    # one of its own in the toy world, too: a causal reader, or a weak one that knows no order
-    encoder:Literal['auto', 'own', 'bag'] = 'auto'
+    # one of its own in the toy world, too: a causal reader, a weak one that knows no order, or
+    # "label": each caption is a class
+    encoder:Literal['auto', 'own', 'bag', 'label'] = 'auto'
     text_depth:int = 2     # layers of a text encoder of its own
 
     def __post_init__(self):
@@ -187,6 +188,9 @@ class Recipe:
         if channels and channels != self.model.channels:
             raise ValueError(f"codec.channels={channels} differs from "
                              f"model.channels={self.model.channels}; set both")
+        if self.model.motion_strength != self.data.tell_motion:
+            raise ValueError(f"model.motion_strength={self.model.motion_strength} but "
+                             f"data.tell_motion={self.data.tell_motion}: set both")
         if o.warmup + o.cooldown > self.run.n_steps:
             raise ValueError(f"warm-up {o.warmup} and cool-down {o.cooldown} exceed "
                              f"the run's {self.run.n_steps} steps")

@@ -109,8 +109,32 @@ def _views() -> list[Recipe]:
                   run__n_steps=3334)
     return [own, full]
 
+def _classes() -> list[Recipe]:
+    "From a label to a clip, from nothing; and the four ablations of App. H"
+    toy = _toy_stages()[1]
+    base = change(
+        toy, data__captions='label', data__image_every=0, data__n_clips=16_000,
+        codec__encoder='label', sampling__guidance=2., sampling__steps=8, sampling__renorm=False,
+        optim__name='muon', optim__lr=1e-2, optim__cooldown=500, run__name='classes',
+        run__n_steps=1200, run__p_drop_patches=.5)
+    arms = {'whole': dict(run__p_drop_patches=0.),
+            'temporal-mask': dict(run__p_drop_frames=.5),
+            'modulated': dict(model__temporal_modulation=True), 'causal': dict(model__causal=True)}
+    return [base, *(change(base, run__name=f'classes-{name}', **fields)
+                    for name, fields in arms.items())]
+
+def _motion() -> Recipe:
+    "The toy again, told how much moves"
+    toy = _toy_stages()[-1]
+    return change(
+        toy, data__speeds='any', data__tell_motion=True, data__image_every=0,
+        data__n_clips=16_000, model__motion_strength=True, sampling__steps=8,
+        sampling__renorm=False, optim__name='muon', optim__lr=5e-3, optim__cooldown=400,
+        run__name='motion', run__start='toy', run__n_steps=1000)
+
 RECIPES = {r.run.name: r for r in (
-    *_demo_stages(), *_toy_stages(), *_world_stages(), *_task_stages(), _fast(), *_views())}
+    *_demo_stages(), *_toy_stages(), *_world_stages(), *_task_stages(), _fast(), *_views(),
+    *_classes(), _motion())}
 
 # %% ../../nbs/605_recipes.ipynb #68b72bb5
 class Stage(NamedTuple):

@@ -21,6 +21,7 @@ from ..codec.vae import VAEConfig, train_vae
 from ..core.outside import read_text
 from ..core.progress import Bar
 from ..data.folder import VideoFolder
+from ..data.motion import MOTIONS
 from ..data.shapes import VOCABULARY, ShapeWorld
 from ..data.views import ViewWorld
 from ..data.worlds import InTurn
@@ -73,18 +74,26 @@ class Endless:
 
 def _text_config(recipe:Recipe, words, max_words:int) -> TextConfig:
     "Shape of a text encoder of a recipe's own"
-    kind = 'bag' if recipe.codec.encoder == 'bag' else 'causal'
+    kind = recipe.codec.encoder if recipe.codec.encoder in ('bag', 'label') else 'causal'
     return TextConfig(words=words, width=recipe.model.text_width, max_words=max_words, kind=kind,
                       depth=recipe.codec.text_depth)
+
+def _labels_of(recipe:Recipe, clips:VideoFolder|None):
+    "A class for each caption of a folder; None: for each motion of the toy world"
+    if clips is None: labels = MOTIONS
+    else: labels = tuple(sorted({row['caption'].strip().lower() for row in clips.rows}))
+    return _text_config(recipe, labels, 1).build()
 
 def _of_clips(recipe:Recipe, clips:VideoFolder) -> Encoders:
     "Encoders trained on clips of one's own"
     m, c, seed = recipe.model, recipe.codec, recipe.run.seed
+    labels = _labels_of(recipe, clips) if c.encoder == 'label' else None
+    vae = train_vae(Endless(clips), VAEConfig(channels=m.channels), c.vae_steps, seed=seed,
+                    report=Bar('VAE'))
+    if labels: return Encoders(vae, labels)
     captions = [re.findall(r'[^\W_]+', row['caption'].lower()) for row in clips.rows]
     words = tuple(sorted({word for caption in captions for word in caption}))
     config = _text_config(recipe, words, max(30, *map(len, captions)))
-    vae = train_vae(Endless(clips), VAEConfig(channels=m.channels), c.vae_steps, seed=seed,
-                    report=Bar('VAE'))
     text = train_text(Endless(clips), config, c.text_steps, batch=min(256, len(clips)), seed=seed,
                       report=Bar('text'))
     return Encoders(vae, text)
@@ -98,7 +107,8 @@ def _of_toy(recipe:Recipe) -> Encoders:
         shown = ViewWorld(split='all', seed=seed) if recipe.data.source == 'solids' else world
         vae = train_vae(shown, VAEConfig(channels=c.channels), c.vae_steps, seed=seed,
                         report=Bar('VAE'))
-    if c.encoder != 'auto':
+    if c.encoder == 'label': text = _labels_of(recipe, None)
+    elif c.encoder != 'auto':
         text = train_text(world, _text_config(recipe, VOCABULARY, 30), c.text_steps, seed=seed,
                           report=Bar('text'))
     return Encoders(vae, text)
@@ -157,7 +167,10 @@ def open_encoders(
 ) -> Encoders:              # on the ranks' device
     "The encoders of a run, by the one rule that holds everywhere"
     c, source = recipe.codec, recipe.data.source
-    if c.vae or c.text: return Encoders(*open_codec(c.vae, c.text, ranks.device))
+    if c.vae or c.text:
+        vae, text = open_codec(c.vae, c.text, ranks.device)
+        if c.encoder == 'label' and clips is not None: text = _labels_of(recipe, clips)
+        return Encoders(vae, text.to(ranks.device))
     if source.startswith('stream:') and not (c.folder or start):
         raise ValueError('clips of a stream need encoders that exist: '
                          'name codec.vae and codec.text, or codec.folder')
