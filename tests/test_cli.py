@@ -68,7 +68,7 @@ def test_every_command_has_help_and_an_example():
     assert set(COMMANDS) == {
         "demo", "sample", "train", "recipe", "eval", "data make", "data look", "data check",
         "bench", "doctor", "plan", "progressive", "cache", "ablate", "compare", "speedrun", "pack",
-        "predict", "upsample", "long", "animate", "views", "classes", "contest", "data ucf101"}
+        "predict", "upsample", "between", "long", "animate", "views", "classes", "contest", "data ucf101"}
     for name, (f, example) in COMMANDS.items():
         text = " ".join(fine(*name.split(), "--help").split())
         assert f.__doc__ in text
