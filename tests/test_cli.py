@@ -68,7 +68,8 @@ def test_every_command_has_help_and_an_example():
     assert set(COMMANDS) == {
         "demo", "sample", "train", "recipe", "eval", "data make", "data look", "data check",
         "bench", "doctor", "plan", "progressive", "cache", "ablate", "compare", "speedrun", "pack",
-        "predict", "upsample", "between", "long", "animate", "views", "classes", "contest", "data ucf101"}
+        "predict", "upsample", "between", "long", "animate", "views", "classes", "contest",
+        "data ucf101"}
     for name, (f, example) in COMMANDS.items():
         text = " ".join(fine(*name.split(), "--help").split())
         assert f.__doc__ in text
@@ -592,11 +593,15 @@ def test_streams(args, shell_words, code, says):
     assert shown.startswith(says) and len(shown.splitlines()) == bool(says), shown
 
 
-def test_a_caption_without_a_word_costs_the_strips_and_not_the_run(clips, recipe):
+def test_a_caption_without_a_word_is_drawn_from_its_frame_or_costs_the_strips(clips, recipe):
     lines = (clips / "captions.jsonl").read_text().splitlines()
     first = json.loads(lines[0]) | dict(caption="")
     (clips / "captions.jsonl").write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
     short = ["--run.n_steps", 1, "--optim.warmup", 0, "--data.n_clips", 4]
     text = fine("train", recipe, "--data.source", clips, *short)
-    assert "no strips at step 1: the prompt is empty" in text
-    assert Path("runs/small/pipeline").is_dir()
+    assert "no strips" not in text
+    words_only = ["--condition.task", "t2v", "--run.name", "words"]
+    text = fine("train", recipe, "--data.source", clips, *short, *words_only)
+    assert "no strips at step 1: there is no prompt" in text
+    for run in ("small", "words"):
+        assert Path(f"runs/{run}/pipeline").is_dir()

@@ -143,7 +143,8 @@ def cmd_views(
     if not Path(file).exists(): raise FileNotFoundError(f'there is no file {file}')
     from stiv_nb.apps.views import draw_views
     from stiv_nb.stiv.pipeline import load
-    print(f'{draw_views(load(weights), file, seed, steps=steps).save(path)} (the picture, six views)')
+    video = draw_views(load(weights), file, seed, steps=steps)
+    print(f'{video.save(path)} (the picture, six views)')
 
 @command('stiv classes left up --weights runs/classes -o classes.png')
 def cmd_classes(

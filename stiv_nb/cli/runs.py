@@ -92,12 +92,15 @@ def draw_strips(
     import matplotlib.pyplot as plt
     from stiv_nb.core.files import atomic_write
     from stiv_nb.data.video import show_frames
-    captions = list(examples.captions)
-    videos, titles = pipe(captions, progress=False), captions
-    if examples.given and pipe.defaults.n_frames > 1:
-        videos = videos + pipe(captions, given=examples.given, progress=False)
-        frames = ', '.join(map(str, examples.given))
-        titles = titles + [f'{c} (given: frame {frames})' for c in captions]
+    captions, videos, titles = list(examples.captions), [], []
+    given = examples.given if pipe.defaults.n_frames > 1 else {}
+    if not given or (all(captions) and pipe.defaults.null_image == 'noise'):
+        videos += pipe(captions, progress=False)
+        titles += captions
+    if given:
+        videos += pipe(captions, given=given, progress=False)
+        frames = ', '.join(map(str, given))
+        titles += [f'{c or "no words"} (given: frame {frames})' for c in captions]
     fig = show_frames(videos, titles=titles, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda p: fig.savefig(p, format='png'))

@@ -70,7 +70,7 @@ class TextConfig:
     depth:int = 2      # causal layers
     heads:int = 4      # attention heads per layer
     max_words:int = 30 # longest caption, in words
-    # a causal reader, the mean of a caption's words, or none: each entry of `words` is a whole label
+    # a causal reader, the mean of a caption's words, or none: each of `words` is a whole label
     kind:Literal['causal', 'bag', 'label'] = 'causal'
 
     def __post_init__(self):
@@ -162,7 +162,7 @@ class Labels(nn.Module):
         super().__init__()
         self.config = config
         self.places = {label: i + 1 for i, label in enumerate(config.words)} | {'': 0}
-        rows = torch.eye(len(self.places), config.width) * config.width**.5  # as long as other tokens
+        rows = torch.eye(len(self.places), config.width) * config.width**.5   # as long as tokens
         self.register_buffer('table', rows)
 
     width = TinyText.width

@@ -161,7 +161,8 @@ def _traced(self:ViewWorld, facts:dict) -> tuple:
     "The solids, and the face that each fine ray meets: (b, f, n)"
     solid = make_solids(facts['kind'], facts['colours'], facts['turn'], facts['size'])
     own = facts['elevation'][:, None]
-    places = torch.tensor([ELEVATIONS, AZIMUTHS], device=own.device)[:, None].expand(-1, len(own), -1)
+    places = torch.tensor([ELEVATIONS, AZIMUTHS], device=own.device)[:, None]
+    places = places.expand(-1, len(own), -1)
     elevation = torch.cat([own, places[0]], 1)[:, :self.n_frames]
     azimuth = torch.cat([0*own, places[1]], 1)[:, :self.n_frames]
     return solid, trace(solid, *camera_rays(elevation, azimuth, _FINE*self.size))
@@ -215,10 +216,11 @@ def face_shares(
     clips:Tensor,    # (b, f, 3, H, W) drawn views in [-1, 1]; the first one is the given view
     world:ViewWorld, # of which they are
     facts:dict,      # of the items
-) -> dict: # "seen" and "hidden" in the given view: (b,) share of right faces in the others; nan: none
+) -> dict: # "seen" and "hidden" in the given view: (b,) share of right faces of the others
     "How many faces of the drawn views have their colour (ours)"
     want = (len(facts['kind']), world.n_frames, 3, world.size, world.size)
-    if clips.shape != want: raise ValueError(f'views of shape {tuple(clips.shape)}: expected {want}')
+    if clips.shape != want:
+        raise ValueError(f'views of shape {tuple(clips.shape)}: expected {want}')
     solid, faces = world._seen_faces(facts)
     shade = _shades(solid)                                                     # (b, k)
     paints = _lit(palette().to(clips)[:, None, None], shade)                   # (6, b, k, 3)

@@ -98,7 +98,8 @@ class Singleton(nn.Module):
     ) -> Tensor:       # (b, d)
         if micro.shape[-1] != len(self.told):
             names = ', '.join(self.told)
-            raise ValueError(f"micro has {micro.shape[-1]} numbers, needs {len(self.told)}: {names}")
+            n = micro.shape[-1]
+            raise ValueError(f"micro has {n} numbers, needs {len(self.told)}: {names}")
         parts = [self.time(sinusoid(1000*t, self.m).to(pooled.dtype)), self.pooled(pooled)]
         waves = sinusoid(micro, self.m).to(pooled.dtype)                             # (b, 6, m)
         for group, names in self.groups.items():

@@ -134,8 +134,8 @@ class ConditionConfig:
             if not 0 <= p <= 1: raise ValueError(f"condition.{name}={p} is not a probability")
         check_number('condition.noise_image', self.noise_image, 0, 1)
         if self.null_image == 'zero' and self.task in ('t2v', 'any'):
-            raise ValueError(f"condition.null_image='zero' blanks the frames that a task gives, and "
-                             f"task={self.task!r} doesn't always give the same: use 'ti2v', say")
+            raise ValueError(f"condition.null_image='zero' blanks the frames that a task gives: "
+                             f"task={self.task!r} doesn't always give the same; use 'ti2v', say")
 
 # %% ../../nbs/500_condition.ipynb #0866fb79
 def _masks(task:str, n_frames:int) -> Tensor:

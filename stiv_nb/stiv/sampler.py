@@ -182,7 +182,7 @@ def guided_velocity(
     guide:Guide|None=None,           # a weaker model for the null pass (Karras et al. 2024)
     noise_image:float=0.,            # as in training: 0 clean given frames, 1 as noisy as the clip
     image_eps:Tensor|None=None,      # (b, f, c, h, w) their noise, the same at all steps
-    null_image:str='noise',          # as in training: what passes without the image see in its place
+    null_image:str='noise',          # as in training: "noise" or "zero" in place of dropped images
 ):       # function (z, t) -> v; t: a number as a solver has it, or (b,), or (b, f) if none is given
     "Model, conditions and guidance as one velocity; all passes share one forward (STIV §2.3)"
     how, passes = sampling, MODES[sampling.mode]
