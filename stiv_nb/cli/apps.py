@@ -141,7 +141,7 @@ def cmd_views(
     path = check_out(Path(out), _FILMS)
     seed = check_seed('seed', seed)
     if not Path(file).exists(): raise FileNotFoundError(f'there is no file {file}')
-    from stiv_nb.apps.views import draw_views
+    from stiv_nb.apps.around import draw_views
     from stiv_nb.stiv.pipeline import load
     video = draw_views(load(weights), file, seed, steps=steps)
     print(f'{video.save(path)} (the picture, six views)')
@@ -236,7 +236,7 @@ def _steps(pipe, others, **_):   # how many steps is what is compared
                 world=ShapeWorld(split='held_out', seed=99), frames=range(1, 8))
 
 def _views(pipe, others, **sampling):
-    from stiv_nb.apps.views import judge_views, view_methods
+    from stiv_nb.apps.around import judge_views, view_methods
     from stiv_nb.data.views import ViewWorld
     world = ViewWorld(split='held_out', seed=99)
     named = {'full attention' if m.model.config.attention == 'full' else name: m
@@ -276,7 +276,7 @@ def _classes(weights, path, n, steps):
 def _motion(weights, path, n, steps):
     "What comes of the motion that is asked for; beside the results, strips of three strengths"
     from io import BytesIO
-    from stiv_nb.apps.motion import motion_response
+    from stiv_nb.apps.strength import motion_response
     from stiv_nb.core.files import atomic_write
     from stiv_nb.core.progress import Bar
     from stiv_nb.data.shapes import ShapeWorld

@@ -48,7 +48,7 @@ class ShapeWorld(Dataset):
     # of two objects: each as it likes, one while the other stands still, or half of the pairs so
     moving:Literal['each', 'one', 'any'] = 'each'
     p_relation:float = 1/3    # share of pairs whose caption says how the two lie to each other
-    speeds:Literal['two', 'any'] = 'two' # of an object: slow or fast, or anything up to the fast one
+    speeds:Literal['two', 'any'] = 'two' # of an object: slow or fast, or any up to the fast one
     tell_motion:bool = False # micro-conditions end with how much moves, in % of a side per frame
     wordings:Literal['all', 'first'] = 'all'                 # "first": the plainest caption only
     length:int = 1_000_000    # number of items
