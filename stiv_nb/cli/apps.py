@@ -157,17 +157,13 @@ def cmd_classes(
     "Draws a clip of each class"
     path = check_out(Path(out), ('.png',))
     seed = check_seed('seed', seed)
-    from io import BytesIO
     from stiv_nb.apps.classes import draw_classes
-    from stiv_nb.core.files import atomic_write
-    from stiv_nb.data.video import show_frames
+    from stiv_nb.data.video import save_frames
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
     names = [*labels] or [*getattr(pipe.text.config, 'words', ())]
     videos = draw_classes(pipe, names, seed, steps=steps)
-    page = BytesIO()
-    show_frames(videos, titles=names).savefig(page)
-    print(f'{atomic_write(path, page.getvalue())} ({len(videos)} classes)')
+    print(f'{save_frames(path, videos, titles=names)} ({len(videos)} classes)')
 
 @command('stiv animate "a red circle moving right" -o film.mp4')
 def cmd_animate(
@@ -275,12 +271,10 @@ def _classes(weights, path, n, steps):
 
 def _motion(weights, path, n, steps):
     "What comes of the motion that is asked for; beside the results, strips of three strengths"
-    from io import BytesIO
     from stiv_nb.apps.strength import motion_response
-    from stiv_nb.core.files import atomic_write
     from stiv_nb.core.progress import Bar
     from stiv_nb.data.shapes import ShapeWorld
-    from stiv_nb.data.video import show_frames
+    from stiv_nb.data.video import save_frames
     from stiv_nb.eval.truth import contest_table, save_contest
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
@@ -292,9 +286,8 @@ def _motion(weights, path, n, steps):
     said = (1, 3, 5)
     videos = [pipe(captions[0], image=clips[0, 0], micro=dict(motion=s), progress=False,
                    steps=steps) for s in said]
-    page = BytesIO()
-    show_frames(videos, titles=[f'motion {s}' for s in said]).savefig(page)
-    print(atomic_write(path.with_suffix('.png'), page.getvalue()))
+    titles = [f'motion {s}' for s in said]
+    print(save_frames(path.with_suffix('.png'), videos, titles=titles))
     print(save_contest(path, rows, name='motion', weights=weights, n=n, steps=steps))
 
 _OF_RUNS = dict(classes=_classes, motion=_motion)   # whose weights are a run of that recipe

@@ -89,9 +89,7 @@ def draw_strips(
     title:str='', # written above
 ):
     "Film strips of some captions, without and with the frames that the run's task gives"
-    import matplotlib.pyplot as plt
-    from stiv_nb.core.files import atomic_write
-    from stiv_nb.data.video import show_frames
+    from stiv_nb.data.video import save_frames
     captions, videos, titles = list(examples.captions), [], []
     given = examples.given if pipe.defaults.n_frames > 1 else {}
     if not given or (all(captions) and pipe.defaults.null_image == 'noise'):
@@ -101,10 +99,8 @@ def draw_strips(
         videos += pipe(captions, given=given, progress=False)
         frames = ', '.join(map(str, given))
         titles += [f'{c or "no words"} (given: frame {frames})' for c in captions]
-    fig = show_frames(videos, titles=titles, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda p: fig.savefig(p, format='png'))
-    plt.close(fig)
+    save_frames(path, videos, titles=titles, title=title)
 
 # %% ../../nbs/975_runs.ipynb #af717ede
 @command('stiv train demo-t2i --run.n_steps 200 --optim.cooldown 0 --run.batch 16')
