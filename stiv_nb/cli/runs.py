@@ -223,6 +223,8 @@ def cmd_cache(
     from stiv_nb.train.start import open_start
     r = with_encoders(change(changed(open_recipe(recipe), fields), data__cache=None))
     check_least('shard', shard, 1)
+    if r.data.tell_motion:
+        raise ValueError('data.tell_motion=True: how much moves is not cached; train without one')
     clips = open_clips(r).clips
     n_clips = r.data.n_clips + r.data.n_val
     try:

@@ -103,7 +103,8 @@ class Singleton(nn.Module):
         parts = [self.time(sinusoid(1000*t, self.m).to(pooled.dtype)), self.pooled(pooled)]
         waves = sinusoid(micro, self.m).to(pooled.dtype)                             # (b, 6, m)
         for group, names in self.groups.items():
-            mine, waves = waves.split([len(names), waves.shape[1] - len(names)], dim=1)
+            first = self.told.index(names[0])   # a group's numbers stand side by side
+            mine = waves[:, first:first + len(names)]
             parts.append(self.get_submodule(group)(rearrange(mine, 'b k m -> b (k m)')))
         if self.condition_norm: parts = map(stateless_norm, parts)
         return sum(parts)                                                            # (b, d)

@@ -89,7 +89,7 @@ def in_buckets(
 # %% ../../nbs/632_buckets.ipynb #ef904c84
 _ABOUT = ('source', 'size', 'n_frames', 'stride', 'buckets')
 _WORLD = ('n_objects', 'background', 'camera', 'starts', 'moving', 'p_relation', 'split', 'seed',
-          'captions', 'p_bad', 'keep', 'strides')
+          'captions', 'p_bad', 'keep', 'strides', 'speeds')
 
 def about_clips(
     data,            # `DataConfig`
