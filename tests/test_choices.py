@@ -31,6 +31,8 @@ F, SIDE, LENGTH = 4, 4, 5
 def small(**fields):
     "A recipe of a tiny model"
     recipe = replace(RECIPES["demo-stiv"], model=SHAPE)
+    told = [fields[k] for k in ("model__motion_strength", "data__tell_motion") if k in fields]
+    if told: fields |= dict(model__motion_strength=told[0], data__tell_motion=told[0])
     return change(recipe, **dict(run__p_drop_patches=.5) | fields)
 
 
@@ -58,7 +60,7 @@ def inputs(config, b=2):
     return dict(
         z_t=z, t=torch.rand(b, F) if FORMS[config.image].told else torch.rand(b),
         text=torch.randn(b, LENGTH, config.text_width), pooled=torch.randn(b, config.text_width),
-        micro=torch.rand(b, 6), given=given, image=image)
+        micro=torch.rand(b, 6 + config.motion_strength), given=given, image=image)
 
 
 def test_there_are_many():
@@ -163,7 +165,9 @@ def test_trained_saved_and_sampled(way, coders, tmp_path):
     before = trainer.model.patch_out.bias.clone()
     for _ in range(2): trainer.train_step()
     assert (trainer.model.patch_out.bias != before).any()
-    pipe = Pipeline(trainer.model, *coders, Defaults(steps=2, size=16), "cpu")
+    micro = dict(motion=4.) if recipe.model.motion_strength else None
+    defaults = Defaults(steps=2, size=16, micro=micro)
+    pipe = Pipeline(trainer.model, *coders, defaults, "cpu")
     save_pipeline(pipe, tmp_path/"made")
     again = load_pipeline(tmp_path/"made", "cpu")
     assert again.model.config == recipe.model

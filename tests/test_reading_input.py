@@ -39,7 +39,7 @@ def encoders():
 def test_hard_captions_end_no_training(here):
     "The strips of a training are drawn, in silence, whatever its captions hold"
     class Pipe:
-        defaults = SimpleNamespace(n_frames=8)
+        defaults = SimpleNamespace(n_frames=8, null_image="noise")
         def __call__(self, captions, **kwargs):
             return [Video(torch.zeros(8, 3, 32, 32).byte()) for _ in captions]
 

@@ -161,7 +161,8 @@ class Labels(nn.Module):
     ):
         super().__init__()
         self.config = config
-        self.places = {label: i + 1 for i, label in enumerate(config.words)} | {'': 0}
+        labels = [label.strip().lower() for label in config.words]
+        self.places = {label: i + 1 for i, label in enumerate(labels)} | {'': 0}
         rows = torch.eye(len(self.places), config.width) * config.width**.5   # as long as tokens
         self.register_buffer('table', rows)
 

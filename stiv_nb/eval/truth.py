@@ -124,6 +124,7 @@ def contest(
 def _summary(row:dict, true:Tensor|None) -> dict:
     "Means and intervals of a method; the Fréchet distance where there are enough clips"
     features = row.pop('features', None)
+    row = {k: v[~v.isnan()] for k, v in row.items()}   # nan: nothing of that kind in a clip
     out = {k: [round(x, 4) for x in mean_of(v, k == 'right')] for k, v in row.items()}
     if features is None or len(true) <= true.shape[1]: return out
     found = frechet(true, features)
