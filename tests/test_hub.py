@@ -17,6 +17,7 @@ from helpers import RED, fine, refused
 from stiv_nb.cli.main import stiv
 from stiv_nb.codec.hub import DiffusersVAE, HFTextEncoder
 from stiv_nb.core.machine import hub_answers
+from stiv_nb.data.folder import make_samples
 from stiv_nb.data.shapes import VOCABULARY
 from stiv_nb.model.dit import ModelConfig
 from stiv_nb.stiv.pipeline import load
@@ -105,6 +106,26 @@ def test_a_cache_belongs_to_its_encoders(room, run):
         "train", "demo-stiv", "--data.cache", room/"latents", "--folder", room/"wrong")
     assert code == 2, text
     assert "have 4 channels and text" in text   # the first thing that does not fit
+
+
+def test_labels_beside_a_vae_of_the_hub(room):
+    "The text encoder's weights are stored, of the VAE the name; a cache or the toy has no labels"
+    make_samples(room/"clips", n=6)
+    labels = ["--codec.text", "null", "--codec.encoder", "label"]
+    fine("train", room/"r.yaml", *labels, "--data.source", room/"clips",
+         "--folder", room/"classes")
+    pipe = load(room/"classes")
+    assert isinstance(pipe.vae, DiffusersVAE)
+    words = pipe.text.config.words
+    assert pipe.text.encode([words[0]]).pooled.norm() > 0
+    videos = [pipe(label, steps=2, progress=False) for label in words[:2]]
+    assert not torch.equal(*(v.frames for v in videos))
+    says = "codec.encoder='label' stands in place of codec.text"
+    refused("train", room/"r.yaml", *labels, "--folder", room/"no", says=says)
+    refused("train", room/"r.yaml", *labels[2:], "--data.source", room/"clips",
+            "--folder", room/"no", says=says)
+    refused("train", room/"r.yaml", *labels, "--data.cache", room/"latents",
+            "--folder", room/"no", says=says)
 
 
 def test_a_pipeline_names_the_encoder_that_is_missing(room, run):

@@ -5,18 +5,22 @@
 # %% auto #0
 __all__ = ['draw_classes', 'score_classes']
 
-# %% ../../nbs/788_classes.ipynb #bc324594
-import torch
-
-from ..core.checks import check_least
+# %% ../../nbs/788_classes.ipynb #936783e5
 from ..data.oracle import ShapeOracle
 from ..data.shapes import ShapeWorld
 from ..data.spoiled import Spoiled
-from ..data.video import Video, from_uint8
+from ..data.video import Video
 from ..eval.distances import features_of, frechet, inception_like
-from ..eval.toybench import mean_of
+from ..eval.features import load_features
+from ..eval.toybench import evaluate, mean_of
+from ..eval.truth import rounded
 
 # %% ../../nbs/788_classes.ipynb #07990436
+def _check_labels(pipe):
+    "Raises for a pipeline that reads text"
+    if getattr(pipe.text.config, 'kind', None) != 'label':
+        raise ValueError('this model reads text, no labels: use stiv sample')
+
 def draw_classes(
     pipe,       # a `Pipeline` with a text encoder of labels
     labels=None,# names of classes; None: all that it has
@@ -24,44 +28,36 @@ def draw_classes(
     **sampling, # passed to the pipeline, such as steps=8
 ) -> list[Video]: # one for each label
     "A clip of each class (STIV App. H: class-to-video)"
-    if getattr(pipe.text.config, 'kind', None) != 'label':
-        raise ValueError('this model reads text, no labels: use stiv sample')
+    _check_labels(pipe)
     labels = list(pipe.text.config.words) if labels is None else labels
     return pipe(labels, seed=seed, **dict(progress=False) | sampling)
 
-# %% ../../nbs/788_classes.ipynb #49968c88
-def _row(drawn, facts:dict, true, oracle:ShapeOracle) -> dict:
-    "The scores of clips (n, f, 3, H, W) that were asked for the motions of `facts`"
-    right = 100*oracle(drawn, facts)['right']['motion'].float()
-    features = features_of(drawn)
-    row = {name: [x.value, x.low, x.high] for name, x in
-           dict(inception=inception_like(features), frechet=frechet(true, features)).items()}
-    return {k: [round(x, 4) for x in v]
-            for k, v in dict(motion=mean_of(right, True), **row).items()}
+# %% ../../nbs/788_classes.ipynb #0a2f8bd0
+def _row(right, features, true) -> dict:
+    "Scores of clips by their features, and of whether each shows its class, (n,) bool"
+    inception, distance = inception_like(features), frechet(true, features)
+    return rounded(dict(
+        motion=mean_of(100*right.float(), True),
+        inception=(inception.value, inception.low, inception.high),
+        frechet=(distance.value, distance.low, distance.high)))
 
 def score_classes(
-    pipes:dict,   # name -> `Pipeline` with a text encoder of the toy world's motions
-    n:int=1024,   # clips of each
-    seed:int=99,  # seed of the world that says which classes are asked for
-    batch:int=64, # clips at a time
-    report=None,  # called as report(clips done, clips of all)
-    **sampling,   # passed to the pipelines
-) -> dict:        # name -> score -> [value, low, high]; the last row is true clips
+    pipes:dict,  # name -> `Pipeline` with a text encoder of the toy world's motions
+    n:int=1024,  # clips of each
+    seed:int=99, # seed of the world that says which classes are asked for
+    report=None, # called as report(clips done, clips of all)
+    **sampling,  # passed to the pipelines
+) -> dict:       # name -> score -> [value, low, high]; the last row is true clips
     "Classes that are drawn right, and scores of the form of IS and FVD"
-    check_least('n', n, 2)
+    for pipe in pipes.values(): _check_labels(pipe)
     world = Spoiled(ShapeWorld(split='all', seed=seed), captions='label')
-    oracle = ShapeOracle.of(world.world)
-    clips, labels, facts, _ = world.batch(range(n))
-    true = features_of(clips)
-    other, _, others_facts, _ = world.batch(range(n, 2*n))
-    rows, done = {}, 0
-    for name, pipe in pipes.items():
-        drawn = []
-        for first in range(0, n, batch):
-            some = labels[first:first + batch]
-            videos = draw_classes(pipe, some, seed + first, **sampling)
-            drawn += [from_uint8(v.frames) for v in videos]
-            done += len(some)
-            if report: report(done, n*len(pipes))
-        rows[name] = _row(torch.stack(drawn), facts, true, oracle)
-    return rows | {'true clips': _row(other, others_facts, true, oracle)}
+    network = load_features()
+    true = features_of(world.batch(range(n))[0], network)
+    rows = {}
+    for k, (name, pipe) in enumerate(pipes.items()):
+        def tell(i, n): report(k*n + i, len(pipes)*n)
+        found = evaluate(pipe, world, n, report=report and tell, network=network, **sampling)
+        rows[name] = _row(found.right['motion'], found.features, true)
+    clips, _, facts, _ = world.batch(range(n, 2*n))
+    right = ShapeOracle.of(world)(clips, facts)['right']['motion']
+    return rows | {'true clips': _row(right, features_of(clips, network), true)}

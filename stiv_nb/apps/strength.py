@@ -15,6 +15,7 @@ from ..data.reading import look
 from ..data.shapes import ShapeWorld
 from ..data.video import from_uint8
 from ..eval.toybench import mean_of
+from ..eval.truth import rounded
 
 # %% ../../nbs/790_strength.ipynb #46a20bf6
 STRENGTHS = (2., 3., 4., 5., 6., 7.)   # percent of a side per frame; training had 2 to 7
@@ -30,7 +31,6 @@ def measured_motion(
 def motion_response(
     pipe,         # a `Pipeline` that is told how much moves
     n:int=512,    # clips for each strength
-    strengths=STRENGTHS, # what is asked for
     seed:int=99,  # seed of the world whose first frames are given
     batch:int=64, # clips at a time
     report=None,  # called as report(clips done, clips in all)
@@ -45,7 +45,7 @@ def motion_response(
     some = torch.arange(4*n)
     items = some[is_fast(world.facts(some)['speed'][:, 0])][:n]
     rows, done = {}, 0
-    for strength in (None, *strengths):
+    for strength in (None, *STRENGTHS):
         drawn, right = [], []
         for first in range(0, n, batch):
             clips, captions, facts, _ = world.batch(items[first:first + batch])
@@ -56,9 +56,8 @@ def motion_response(
             drawn.append(measured_motion(videos))
             right.append(ShapeOracle()(videos, facts)['right']['motion'])
             done += len(clips)
-            if report: report(done, n*(1 + len(strengths)))
-        row = dict(moved=mean_of(torch.cat(drawn), False),
-                   motion=mean_of(100*torch.cat(right).float(), True))
-        rows['untold' if strength is None else f'{strength:g}'] = {
-            k: [round(x, 4) for x in v] for k, v in row.items()}
+            if report: report(done, n*(1 + len(STRENGTHS)))
+        rows['untold' if strength is None else f'{strength:g}'] = rounded(dict(
+            moved=mean_of(torch.cat(drawn), False),
+            motion=mean_of(100*torch.cat(right).float(), True)))
     return rows

@@ -90,8 +90,6 @@ def cmd_between(
     seed = check_seed('seed', seed)
     if len(pictures) < 2:
         raise ValueError(f'{len(pictures)} pictures leave nothing between them: give two or more')
-    for file in pictures:
-        if not Path(file).exists(): raise FileNotFoundError(f'there is no file {file}')
     import torch
     from stiv_nb.apps.long import fill
     from stiv_nb.data.pictures import read_image
@@ -140,7 +138,6 @@ def cmd_views(
     "Draws what a picture's thing looks like from six sides"
     path = check_out(Path(out), _FILMS)
     seed = check_seed('seed', seed)
-    if not Path(file).exists(): raise FileNotFoundError(f'there is no file {file}')
     from stiv_nb.apps.around import draw_views
     from stiv_nb.stiv.pipeline import load
     video = draw_views(load(weights), file, seed, steps=steps)
@@ -237,7 +234,7 @@ def _views(pipe, others, **sampling):
     world = ViewWorld(split='held_out', seed=99)
     named = {'full attention' if m.model.config.attention == 'full' else name: m
              for name, m in others.items()}
-    return dict(methods=view_methods(pipe, named, **sampling), world=world, frames=(),
+    return dict(methods=view_methods(pipe, named, **sampling), world=world,
                 judge=judge_views(world))
 
 def _upsample4(pipe, others, **sampling): return _upsample(pipe, others, 4, **sampling)

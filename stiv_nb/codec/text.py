@@ -161,7 +161,7 @@ class Labels(nn.Module):
     ):
         super().__init__()
         self.config = config
-        labels = [label.strip().lower() for label in config.words]
+        labels = dict.fromkeys(label.strip().lower() for label in config.words)
         self.places = {label: i + 1 for i, label in enumerate(labels)} | {'': 0}
         rows = torch.eye(len(self.places), config.width) * config.width**.5   # as long as tokens
         self.register_buffer('table', rows)

@@ -41,9 +41,10 @@ class ShapeOracle:
 
     @classmethod
     def of(cls,
-        world, # a `ShapeWorld`
+        world, # a `ShapeWorld`, or one that is spoiled
     ):
         "The judge of a world's captions"
+        world = getattr(world, 'world', world)
         return cls(world.stride, world.starts != 'clear', world.p_relation == 1)
 
     def __call__(self,

@@ -63,7 +63,7 @@ class Spoiled(Dataset):
         self.captions_kind = check_choice('captions', captions, CAPTIONS)
         self.p_bad = check_number('p_bad', p_bad, 0, 1)
         self.keep = check_choice('keep', keep, ('all', 'clean'))
-        self.size, self.n_frames = world.size, world.n_frames
+        self.size, self.n_frames, self.split = world.size, world.n_frames, world.split
         self.kept = torch.empty(0, dtype=torch.long)   # items that passed, as far as looked
         self.looked = 0
         self.same_as = same_as

@@ -15,7 +15,6 @@ import torch
 from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..core.checks import check_config
 from ..core.random import uniform
@@ -125,7 +124,7 @@ def _is_held_out(kind:int, colours:tuple) -> bool:
     return (kind + sides + 3*top) % 8 == 5
 
 @dataclass(eq=False)
-class ViewWorld(Dataset):
+class ViewWorld:
     "A solid from a view that is given and from six around it, with facts; drawn on demand"
     size:int = 32             # height and width in pixels
     n_frames:int = 7          # the view that is given, and so many minus one of the six

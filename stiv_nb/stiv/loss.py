@@ -18,8 +18,8 @@ from ..flow.objective import FlowConfig, Objective
 from ..flow.times import sample_times
 from ..model.maskdit import choose_frames, choose_patches
 from .condition import ConditionConfig, blank_images, choose_given, drop_text
-from .condition import given_frames, given_latents
-from .condition import loss_weight, model_input, task_frames
+from .condition import given_frames, given_latents, loss_weight, model_input
+from .condition import task_frames
 
 # %% ../../nbs/510_loss.ipynb #2435874a
 # what a random number of a step is for

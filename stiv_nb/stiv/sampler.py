@@ -19,8 +19,7 @@ from ..flow.multistep import find_solver
 from ..flow.objective import Objective
 from ..flow.solver import time_grid
 from .condition import blank_images, drop_text, fixed_frames, form_of
-from .condition import frames_to_show
-from .condition import given_latents, model_input, replace_frames
+from .condition import frames_to_show, given_latents, model_input, replace_frames
 from .guidance import Momentum, apg, cfg_zero, jit_cfg, renorm, sit_cfg
 from .lowpass import low_pass
 
@@ -127,8 +126,7 @@ def _asker(model, objective:Objective, passes:tuple, shown:_Shown):
     drop = torch.tensor([not p.text for p in passes], device=device).repeat_interleave(b)
     image = torch.tensor([p.image for p in passes], device=device)[:, None, None] & shown.given
     image = image.flatten(0, 1)                                                      # (n*b, f)
-    blank = shown.null_image == 'zero'
-    place = shown.given.repeat(n, 1)
+    place = _repeat(shown.given, n) if shown.null_image == 'zero' else None
     words = drop_text(Text(*(_repeat(x, n) for x in shown.text)), shown.null, drop)
     micros, sharp = _repeat(shown.micro, n), _repeat(shown.z1, n)
     blurred = low_pass(sharp, shown.blur)
@@ -139,7 +137,8 @@ def _asker(model, objective:Objective, passes:tuple, shown:_Shown):
         times = _repeat(_when(z, t), n)
         clean = blurred if shown.blur and t < shown.until else sharp
         seen, at = given_latents(objective, clean, eps, times, shown.noise_image)
-        seen, known = blank_images(seen, image, place) if blank else (seen, image)
+        known = image
+        if place is not None: seen, known = blank_images(seen, image, place)
         read = model_input(model, _repeat(z, n), times, seen, known, frames, at)
         out = model(read.z, read.t, words.tokens, words.pooled, micros, words.mask, **read.more)
         return objective.velocity(out, read.z, times).chunk(n)

@@ -63,7 +63,7 @@ class DataConfig:
     speeds:Literal['two', 'any'] = 'two'                      # toy world: of an object
     tell_motion:bool = False # toy world: clips come with how much moves (model.motion_strength)
     # toy world: the world's own, short ones, half of them of other clips (data.spoiled), or the
-    # name of the motion
+    # name of the first object's motion
     captions:Literal['full', 'sparse', 'noisy', 'label'] = 'full'
     p_bad:float = 0.         # toy world: share of clips that are frozen, jerky or wrongly told
     keep:Literal['all', 'clean'] = 'all'  # toy world: all clips, or those that an oracle finds fine

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..codec.hub import open_codec
+from ..codec.hub import DiffusersVAE, open_codec
 from ..codec.text import TextConfig, train_text
 from ..codec.vae import VAEConfig, train_vae
 from ..core.outside import read_text
@@ -167,10 +167,13 @@ def open_encoders(
 ) -> Encoders:              # on the ranks' device
     "The encoders of a run, by the one rule that holds everywhere"
     c, source = recipe.codec, recipe.data.source
-    if c.vae or c.text:
-        vae, text = open_codec(c.vae, c.text, ranks.device)
-        if c.encoder == 'label' and clips is not None: text = _labels_of(recipe, clips)
-        return Encoders(vae, text.to(ranks.device))
+    if c.vae and c.encoder == 'label':
+        if c.text or not hasattr(clips, 'rows'):
+            raise ValueError("codec.encoder='label' stands in place of codec.text and makes a class "
+                             'of each caption of a folder: name it in data.source, no data.cache')
+        vae = DiffusersVAE(c.vae).to(ranks.device)
+        return Encoders(vae, _labels_of(recipe, clips).to(ranks.device))
+    if c.vae or c.text: return Encoders(*open_codec(c.vae, c.text, ranks.device))
     if source.startswith('stream:') and not (c.folder or start):
         raise ValueError('clips of a stream need encoders that exist: '
                          'name codec.vae and codec.text, or codec.folder')
