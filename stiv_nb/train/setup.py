@@ -169,8 +169,9 @@ def open_encoders(
     c, source = recipe.codec, recipe.data.source
     if c.vae and c.encoder == 'label':
         if c.text or not hasattr(clips, 'rows'):
-            raise ValueError("codec.encoder='label' stands in place of codec.text and makes a class "
-                             'of each caption of a folder: name it in data.source, no data.cache')
+            raise ValueError("codec.encoder='label' stands in place of codec.text, and makes a "
+                             'class of each caption of a folder: name it in data.source, without '
+                             'data.cache')
         vae = DiffusersVAE(c.vae).to(ranks.device)
         return Encoders(vae, _labels_of(recipe, clips).to(ranks.device))
     if c.vae or c.text: return Encoders(*open_codec(c.vae, c.text, ranks.device))
