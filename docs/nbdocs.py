@@ -45,36 +45,37 @@ ROOT = CFG.config_path
 HERE = Path(__file__).parent
 DOC_URL = f"{CFG.doc_host}{CFG.doc_baseurl}/"    # what nbdev's links of symbols start with
 BLOB_URL = f"{CFG.git_url}/blob/{CFG.branch}/"   # files that are no page of the site
-# The number plan: from which number on, the shelf and the part. Numbers need not be dense.
-PLAN = [
-    (0, "Handbook", "Core"),
-    (50, "Course", "See"),
-    (130, "Handbook", "Files and streams"),
-    (180, "Course", "Codec"),
-    (190, "Handbook", "Files and streams"),
-    (200, "Course", "Flow"),
-    (300, "Course", "The model"),
-    (365, "Handbook", "Counting and planning"),
-    (370, "Course", "The model"),
-    (500, "Course", "STIV"),
-    (537, "Handbook", "Files and streams"),
-    (540, "Course", "STIV"),
-    (590, "Handbook", "Training at scale"),
-    (595, "Course", "Training"),
-    (625, "Handbook", "Training at scale"),
-    (660, "Course", "Training"),
-    (690, "Handbook", "Counting and planning"),
-    (700, "Course", "Judged by samples"),
-    (750, "Course", "Applications"),
-    (800, "Course", "Lab"),
-    (803, "Handbook", "Running arms"),
-    (815, "Course", "Lab"),
-    (850, "Handbook", "Data engine"),
-    (900, "Handbook", "Benchmarks"),
-    (950, "Handbook", "Command line"),
-]
+# Two shelves, their parts, and the numbers of a part's pages. The course is a path from top to
+# bottom; the handbook holds what one looks up, and what the course leaves aside.
+COURSE = {
+    "Start here": [50],
+    "See": [100, 110, 120],
+    "Codec": [180, 185],
+    "Flow": [200, 220, 225, 230, 240],
+    "The model": [300, 305, 310, 320, 330, 340, 350, 360, 370, 380],
+    "STIV": [500, 510, 520, 530, 540, 550],
+    "Training": [595, 600, 605, 620, 660, 670],
+    "Judged by samples": [700, 710, 720, 730, 740, 742],
+    "Applications": [750, 772, 775, 780, 782, 784, 786, 788, 790, 795],
+    "Lab": [800, 825, 827, 840],
+}
+HANDBOOK = {
+    "Core": [10, 20, 30, 31, 35, 40, 45],
+    "Toy worlds": [104, 107, 108, 109, 111, 122, 124],
+    "Read from pixels": [113, 115, 116, 118, 119],
+    "Files and streams": [95, 101, 130, 132, 135, 140, 190, 537],
+    "Rivals of the recipe": [205, 232, 235, 335, 525, 532, 597, 598],
+    "Counting and planning": [365, 690],
+    "Setting up a run": [535, 599, 602, 652, 654, 655, 657, 658, 665],
+    "Training at scale": [590, 625, 630, 632, 640, 642, 645, 648, 650],
+    "Measuring": [702, 704, 705, 706, 708, 778],
+    "The report": [752, 755, 757, 760, 770],
+    "Running arms": [803, 804, 805, 808, 809, 810, 812, 815, 820, 822, 830],
+    "Benchmarks": [900, 910, 920, 925, 930, 935, 940],
+    "Command line": [950, 960, 965, 967, 970, 975, 977, 978, 980, 990],
+}
+SHELVES = {"Course": COURSE, "Handbook": HANDBOOK}   # in the order of the sidebar
 WIDTH = 100   # characters of code that a page shows without scrolling: see assets/nb.css
-SHELVES = ["Course", "Handbook"]   # in the order of the sidebar
 MEDIA = {
     "image/gif": "gif",
     "image/png": "png",
@@ -113,11 +114,6 @@ def number(fn):
     return int(fn.name[:3])
 
 
-def place(n):
-    "Shelf and part of number `n`: the last entry of the plan that starts at `n` or below"
-    return [(shelf, part) for first, shelf, part in PLAN if first <= n][-1]
-
-
 def notebooks():
     "Path of every notebook of nbs/, in reading order"
     seen = {"index": ROOT / "index.ipynb"}
@@ -130,19 +126,52 @@ def notebooks():
             raise DocsError(f"{fn.name} and {twin.name} would both be page {page(fn)}: rename one")
         twin = numbers.setdefault(number(fn), fn)
         if twin != fn: raise DocsError(f"{fn.name} and {twin.name} have the same number")
+    placed = [n for parts in SHELVES.values() for part in parts.values() for n in part]
+    for n in numbers.keys() ^ set(placed):
+        what = f"{numbers[n].name} stands" if n in numbers else f"number {n} is no notebook: it stands"
+        raise DocsError(f"{what} in {placed.count(n)} parts: see COURSE and HANDBOOK in "
+                        "docs/nbdocs.py")
     return list(numbers.values())
 
 
 def navigation(titles):
     "The nav of mkdocs.yml: `titles` maps a notebook's path to its H1"
-    parts = {(shelf, part): [] for _, shelf, part in PLAN}   # in the order of the plan
-    for fn, title in titles.items():
-        parts[place(number(fn))].append({f"{fn.name[:3]} {title}": f"{page(fn)}.md"})
+    of = {number(fn): fn for fn in titles}
     nav = [{"Home": "index.md"}]
-    for shelf in SHELVES:
-        groups = [{part: pages} for (s, part), pages in parts.items() if s == shelf and pages]
-        if groups: nav.append({shelf: groups})
+    for shelf, parts in SHELVES.items():
+        nav.append({shelf: [{part: [{f"{n:03} {titles[of[n]]}": f"{page(of[n])}.md"} for n in pages]}
+                            for part, pages in parts.items()]})
     return nav
+
+
+def head(fn):
+    "Title and subtitle of a notebook, without running it"
+    first = joined(json.loads(fn.read_text(encoding="utf-8"))["cells"][0]["source"])
+    title, _, rest = first.removeprefix("# ").partition("\n")
+    return title.strip(), rest.strip().removeprefix(">").strip()
+
+
+def tables(shelf):
+    "Markdown: a table of each part's pages, as the home page shows it"
+    of = {number(fn): fn for fn in notebooks()}
+    out = []
+    for part, pages in SHELVES[shelf].items():
+        rows = [(n, of[n].name, *head(of[n])) for n in pages]
+        out += [f"**{part}**", "", "| | page | what it builds |", "|---|---|---|",
+                *(f"| {n:03} | [{title}](nbs/{name}) | {what} |" for n, name, title, what in rows), ""]
+    return "\n".join(out).rstrip()
+
+
+def with_tables(text):
+    "`text` of the home page's notebook with the tables of both shelves as they are now"
+    nb = json.loads(text)
+    for cell in nb["cells"]:
+        source = joined(cell["source"])
+        for shelf in SHELVES:
+            if source.startswith(f"## The {shelf.lower()}\n"):
+                intro = source.partition("\n\n**")[0]
+                cell["source"] = f"{intro}\n\n{tables(shelf)}".splitlines(keepends=True)
+    return json.dumps(nb, indent=1, ensure_ascii=False) + "\n"
 
 
 # --- cells to Markdown
@@ -407,8 +436,14 @@ def write(folder, files):
 
 
 def readme(check):
-    "Write README.md and its pictures, or with `check` say what is out of date"
-    home = Page(ROOT / "index.ipynb", readme=True)
+    "Write the home page's tables, README.md and its pictures, or with `check` say what is stale"
+    index = ROOT / "index.ipynb"
+    before = index.read_text(encoding="utf-8")
+    after = with_tables(before)
+    if check and before != after:
+        raise DocsError("index.ipynb lists other pages than there are: python docs/nbdocs.py readme")
+    if before != after: index.write_text(after, encoding="utf-8")
+    home = Page(index, readme=True)
     files = {"README.md": home.text.encode(), **home.files}
     present = [ROOT / "README.md", *(ROOT / "index_files").glob("*")]
     before = {f.relative_to(ROOT).as_posix(): f.read_bytes() for f in present if f.exists()}
