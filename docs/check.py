@@ -151,8 +151,9 @@ def style():
 
 @step
 def pictures():
-    "every shown cell that draws has its picture"
+    "every shown cell that draws has its picture, and drawings are as docs/drawings.py makes them"
     python("docs/pictures.py")
+    python("docs/drawings.py", "--check")
 
 
 # --- slow steps

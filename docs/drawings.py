@@ -26,7 +26,8 @@ svg.drawing { %s }
 .drawing .wire { stroke: var(--line); stroke-width: 1.6; fill: none; }
 """ % tuple("; ".join(f"--{k}: {v}" for k, v in of.items()) for of in (LIGHT, DARK))
 _DICE = random.Random(4)
-_GRAINS = "".join(f"M{4*i} {4*j}h4v4h-4z" for i in range(10) for j in range(10) if _DICE.random() < .5)
+_PLACES = [(4*i, 4*j) for i in range(10) for j in range(10) if _DICE.random() < .5]
+_GRAINS = "".join(f"M{x} {y}h4v4h-4z" for x, y in _PLACES)
 NOISE = ('<symbol id="grains" viewBox="0 0 40 40">'
          f'<path d="{_GRAINS}" style="fill: var(--noise)"/></symbol>')
 STEP = 46    # from one frame of a strip to the next
@@ -45,7 +46,8 @@ class Drawing:
         named = {k.replace("cls", "class").replace("_", "-"): v for k, v in attrs.items()}
         words = " ".join(f'{k}="{round(v, 1) if isinstance(v, float) else v}"'
                          for k, v in named.items())
-        self.parts.append(f"<{tag} {words}/>" if inside is None else f"<{tag} {words}>{inside}</{tag}>")
+        end = "/>" if inside is None else f">{inside}</{tag}>"
+        self.parts.append(f"<{tag} {words}{end}")
 
     def say(self, x, y, text, cls="", anchor="middle", colour=None):
         "One line of text, or several below each other"
@@ -99,12 +101,13 @@ class Drawing:
                 f'width="{w}" height="{h}" role="img">')
         body = "\n".join(self.parts)
         if "#grains" in body: body = f"{NOISE}\n{body}"
-        return f"{head}\n<title>{escape(self.alt)}</title>\n<style>{STYLE}</style>\n{body}\n</svg>\n"
+        title = f"<title>{escape(self.alt)}</title>"
+        return f"{head}\n{title}\n<style>{STYLE}</style>\n{body}\n</svg>\n"
 
 
 def stiv():
-    d = Drawing(960, 430, "A caption, a first picture and noise go through encoders and the diffusion "
-                "transformer, step by step, and come out as a video")
+    d = Drawing(960, 430, "A caption, a first picture and noise go through encoders and the "
+                "diffusion transformer, step by step, and come out as a video")
     d.box(10, 30, 178, 44, "a red circle moving left", "text")
     d.say(99, 22, "caption", "small faint")
     d.arrow((188, 52), (228, 52))
@@ -149,20 +152,28 @@ def _grid(d, x, y, on):
     for f in range(3):
         for r in range(3):
             for c in range(3):
-                d.add("rect", x=x + 44*f + 12*c, y=y + 12*r, width=11, height=11,
-                      style=f"fill: var(--{on(f, r, c) or 'soft'}); stroke: var(--line); stroke-width: .7")
+                fill = f"fill: var(--{on(f, r, c)}); stroke: var(--line); stroke-width: .7"
+                d.add("rect", x=x + 44*f + 12*c, y=y + 12*r, width=11, height=11, style=fill)
 
 
 def block():
-    d = Drawing(960, 400, "A block: spatial attention, temporal attention, cross-attention to the text "
-                "and a feed-forward net, each between two norms and added to the residual stream")
-    seen = [lambda f, r, c: "given" if (f, r, c) == (1, 1, 1) else "data" if f == 1 else None,
-            lambda f, r, c: "given" if (f, r, c) == (1, 1, 1) else "data" if (r, c) == (1, 1) else None,
-            lambda f, r, c: "given" if (f, r, c) == (1, 1, 1) else None,
-            lambda f, r, c: "given" if (f, r, c) == (1, 1, 1) else None]
+    d = Drawing(960, 400, "A block: spatial attention, temporal attention, cross-attention to the "
+                "text and a feed-forward net, each between two norms and added to the residual "
+                "stream")
+    def of_frame(f, r, c): return f == 1
+    def of_place(f, r, c): return (r, c) == (1, 1)
+    def itself(f, r, c): return False
+    def shown(sees):
+        "Colours of the patches: the one that looks, those that it sees, and the others"
+        def colour(f, r, c):
+            if (f, r, c) == (1, 1, 1): return "given"
+            return "data" if sees(f, r, c) else "soft"
+        return colour
+    seen = [shown(of_frame), shown(of_place), shown(itself), shown(itself)]
     names = ["spatial\nattention", "temporal\nattention", "cross-attention\nto the text",
              "feed-forward\n(MLP)"]
-    notes = ["all patches of its frame,\nturned by 2D RoPE", "its place in all frames,\nturned by 1D RoPE",
+    notes = ["all patches of its frame,\nturned by 2D RoPE",
+             "its place in all frames,\nturned by 1D RoPE",
              "every word of the caption", "no other token"]
     d.box(240, 14, 480, 40, "time t  +  pooled text  +  micro-conditions  (singleton condition)")
     d.box(360, 78, 240, 34, "one AdaLN, shared by all blocks", "away", cls="small")
@@ -187,7 +198,7 @@ def block():
             d.say(x + 14, 246, "shift,", "small", "end", colour)
             d.say(x + 14, 262, "scale", "small", "end", colour)
             d.arrow((360 if i == 0 else 600, 95), (x + 95, 95), (x + 95, 194), colour="away")
-        _grid(d, x + 34, 136, seen[i]) if not gated else _grid(d, x + (112 if i == 0 else -40), 136, seen[i])
+        _grid(d, x + (112, 34, 34, -40)[i], 136, seen[i])
         d.say(x + 95, 372, notes[i], "small faint")
     d.arrow((40, 338), (168, 338))
     for i in range(3): d.arrow((191 + 230*i, 338), (398 + 230*i, 338))
@@ -196,8 +207,8 @@ def block():
 
 
 def replacement():
-    d = Drawing(960, 390, "Training with the first frame given and without, and the sampler, which puts "
-                "the clean frame back at every step")
+    d = Drawing(960, 390, "Training with the first frame given and without, and the sampler, which "
+                "puts the clean frame back at every step")
     rows = [("the clip", ["data"]*5, None),
             ("image kept, 92%", ["given"] + ["noise"]*4, ["lost"] + ["empty"]*4),
             ("image dropped, 8%", ["noise"]*5, ["empty"]*5)]
@@ -241,8 +252,9 @@ def tasks():
 
 
 def guidance():
-    d = Drawing(960, 400, "Joint guidance goes from one null pass past the full pass; separate guidance "
-                "goes over a pass with the image alone; renorm keeps the length of the full pass")
+    d = Drawing(960, 400, "Joint guidance goes from one null pass past the full pass; separate "
+                "guidance goes over a pass with the image alone; renorm keeps the length of the "
+                "full pass")
     d.say(150, 24, "JIT-CFG: two passes", "strong")
     d.say(470, 24, "SIT-CFG: three passes", "strong")
     d.say(800, 24, "CFG-Renorm", "strong")
@@ -254,7 +266,8 @@ def guidance():
     d.arrow((50, 270), (250, 70), colour="given")
     dot(250, 70, "guided", "given", 0, -12)
     dot(130, 190, "", "data")
-    d.say(150, 318, "null: no text, no image\nfull: text and image\nguided = null + s (full - null)", "small")
+    d.say(150, 318, "null: no text, no image\nfull: text and image\n"
+          "guided = null + s (full - null)", "small")
     dot(380, 270, "null", "line", 0, 22)
     dot(400, 200, "image", "given", -12, 4, "end")
     d.arrow((380, 270), (420, 130), colour="given")
@@ -263,7 +276,8 @@ def guidance():
     dot(570, 90, "guided", "away", 0, -12)
     d.arrow((400, 200), (455, 185), colour="text", dashed=True)
     dot(455, 185, "full", "data", 8, 16, "start")
-    d.say(470, 318, "null + s₁ (image - null)\n+ s₂ (full - image)\na scale for each condition", "small")
+    d.say(470, 318, "null + s₁ (image - null)\n+ s₂ (full - image)\n"
+          "a scale for each condition", "small")
     d.add("path", d="M690 157A113 113 0 0 1 803 270", cls="wire", style="stroke-dasharray: 4 4")
     d.arrow((690, 270), (744, 170.7), colour="data")
     d.say(738, 160, "full", "small", "end", "data")
@@ -297,28 +311,32 @@ def stages():
     d.say(516, 172, "temporal attention", "small", "start", "away")
     d.arrow((570, 264), (766, 264))
     d.say(668, 256, "all weights", "small")
-    d.say(480, 336, "More frames work alike: a 40-frame model starts from the 20-frame one, with the "
-          "positions of time interpolated.", "small faint")
+    d.say(480, 336, "More frames work alike: a 40-frame model starts from the 20-frame one, "
+          "with the positions of time interpolated.", "small faint")
     return d
 
 
 def longer():
     d = Drawing(960, 300, "Twenty key frames, then the frames between each two of them: 380 frames")
-    d.say(20, 26, "1  key frames: one clip of 20 frames, one of each 20 frames of the film, image dropped",
+    d.say(20, 26, "1  key frames: one clip of 20 frames, one of each 20 frames of the film, "
+          "image dropped",
           anchor="start")
     for i in range(20): d.frame(20 + 47*i, 40, "data", 1 - i/19, 26)
-    d.say(20, 116, "2  between two neighbours: first and last given, the rest drawn; 19 gaps, in batches",
+    d.say(20, 116, "2  between two neighbours: first and last given, the rest drawn; 19 gaps, "
+          "in batches",
           anchor="start")
     d.arrow((33, 68), (33, 134), colour="given")
     d.arrow((80, 68), (80, 100), (927, 100), (927, 134), colour="given")
     for i in range(20): d.frame(20 + 47*i, 138, "given" if i in (0, 19) else "noise", 1 - i/190, 26)
-    d.say(20, 208, "3  written as they come: 19 gaps of 20 frames are 380 frames; memory holds one batch",
+    d.say(20, 208, "3  written as they come: 19 gaps of 20 frames are 380 frames; "
+          "memory holds one batch",
           anchor="start")
     for i in range(19):
         d.add("rect", x=20 + 48.4*i, y=224, width=47, height=26, rx=3,
               style="fill: var(--soft); stroke: var(--line)")
         d.say(43.5 + 48.4*i, 241, f"{20*i}…", "small faint")
-    d.say(20, 280, "The micro-conditions tell the model which of the two it does: the stride is 20 or 1.",
+    d.say(20, 280, "The micro-conditions tell the model which of the two it does: "
+          "the stride is 20 or 1.",
           "small faint", "start")
     return d
 
@@ -333,10 +351,13 @@ def main():
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
     files = {FOLDER / f"{name}.svg": draw().svg() for name, draw in DRAWINGS.items()}
-    stale = [f for f in {*files, *FOLDER.glob("*")} if not f.exists() or files.get(f) != f.read_text()]
+    present = {f: f.read_text(encoding="utf-8") for f in FOLDER.glob("*")}
+    stale = [f for f in files.keys() | present.keys() if files.get(f) != present.get(f)]
     if check and stale:
         sys.exit(f"out of date: {', '.join(f.name for f in stale)}; run: python docs/drawings.py")
-    for f in stale: f.write_text(files[f]) if f in files else f.unlink()
+    for f in stale:
+        if f in files: f.write_text(files[f], encoding="utf-8")
+        else: f.unlink()
 
 
 if __name__ == "__main__": main()

@@ -10,6 +10,7 @@ nbdev's processors do what they do for its own sites: directives, front matter, 
 import argparse
 import ast
 import base64
+import importlib
 import json
 import os
 import re
@@ -25,10 +26,14 @@ os.environ["IN_TEST"] = "1"  # so that nbdev_export() in a notebook's last cell 
 
 import yaml
 from execnb.nbio import read_nb
+from fastcore.basics import AttrDict
 from nbdev.config import get_config
 from nbdev import processors
 from nbdev.doclinks import nbglob
 from nbdev.processors import FilterDefaults, exec_show_docs, rm_export
+
+import drawings
+from listings import WIDTH, defined, fields_table, narrow, pieces
 
 def_names = processors._def_names
 
@@ -52,15 +57,15 @@ COURSE = {
     "See": [100, 110, 120],
     "Codec": [180, 185],
     "Flow": [200, 220, 225, 230, 240],
-    "The model": [300, 305, 310, 320, 330, 340, 350, 360, 370, 380],
+    "The model": [290, 300, 305, 310, 320, 330, 340, 350, 360, 380],
     "STIV": [500, 510, 520, 530, 540, 550],
-    "Training": [595, 600, 605, 620, 660, 670],
+    "Training": [595, 600, 605, 610, 620, 660, 670],
     "Judged by samples": [700, 710, 720, 730, 740, 742],
     "Applications": [750, 772, 775, 780, 782, 784, 786, 788, 790, 795],
     "Lab": [800, 825, 827, 840],
 }
 HANDBOOK = {
-    "Core": [10, 20, 30, 31, 35, 40, 45],
+    "Core": [10, 20, 30, 31, 35, 40, 45, 47],
     "Toy worlds": [104, 107, 108, 109, 111, 122, 124],
     "Read from pixels": [113, 115, 116, 118, 119],
     "Files and streams": [95, 101, 130, 132, 135, 140, 190, 537],
@@ -75,7 +80,6 @@ HANDBOOK = {
     "Command line": [950, 960, 965, 967, 970, 975, 977, 978, 980, 990],
 }
 SHELVES = {"Course": COURSE, "Handbook": HANDBOOK}   # in the order of the sidebar
-WIDTH = 100   # characters of code that a page shows without scrolling: see assets/nb.css
 MEDIA = {
     "image/gif": "gif",
     "image/png": "png",
@@ -95,6 +99,8 @@ CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.S)
 FENCE = re.compile(r"^(\s*)(```+)[^\n]*\n.*?^\1\2$", re.M | re.S)
 SYMBOL = re.compile(r"\[(`[^`\n]+`)\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^( *)(```+)(\w*)\n(.*?)^\1\2$", re.M | re.S)   # indent, ticks, language, code
+TEST = re.compile(r"^\s*(assert |test_\w+\()", re.M)
+DRAWING = re.compile(r"!\[([^\]]*)\]\((drawings/\w+\.svg|nbs/drawings/\w+\.svg)\)")
 HEADING_ID = re.compile(r"^#+ .*\{#([\w.]+)\}$", re.M)
 
 
@@ -128,9 +134,8 @@ def notebooks():
         if twin != fn: raise DocsError(f"{fn.name} and {twin.name} have the same number")
     placed = [n for parts in SHELVES.values() for part in parts.values() for n in part]
     for n in numbers.keys() ^ set(placed):
-        what = f"{numbers[n].name} stands" if n in numbers else f"number {n} is no notebook: it stands"
-        raise DocsError(f"{what} in {placed.count(n)} parts: see COURSE and HANDBOOK in "
-                        "docs/nbdocs.py")
+        what = f"{numbers[n].name} stands in no part" if n in numbers else f"there is no page {n}"
+        raise DocsError(f"{what}: see COURSE and HANDBOOK in docs/nbdocs.py")
     return list(numbers.values())
 
 
@@ -139,8 +144,8 @@ def navigation(titles):
     of = {number(fn): fn for fn in titles}
     nav = [{"Home": "index.md"}]
     for shelf, parts in SHELVES.items():
-        nav.append({shelf: [{part: [{f"{n:03} {titles[of[n]]}": f"{page(of[n])}.md"} for n in pages]}
-                            for part, pages in parts.items()]})
+        def entry(n): return {f"{n:03} {titles[of[n]]}": f"{page(of[n])}.md"}
+        nav.append({shelf: [{part: [*map(entry, pages)]} for part, pages in parts.items()]})
     return nav
 
 
@@ -156,9 +161,11 @@ def tables(shelf):
     of = {number(fn): fn for fn in notebooks()}
     out = []
     for part, pages in SHELVES[shelf].items():
-        rows = [(n, of[n].name, *head(of[n])) for n in pages]
-        out += [f"**{part}**", "", "| | page | what it builds |", "|---|---|---|",
-                *(f"| {n:03} | [{title}](nbs/{name}) | {what} |" for n, name, title, what in rows), ""]
+        out += [f"**{part}**", "", "| | page | what it builds |", "|---|---|---|"]
+        for n in pages:
+            title, what = head(of[n])
+            out.append(f"| {n:03} | [{title}](nbs/{of[n].name}) | {what} |")
+        out.append("")
     return "\n".join(out).rstrip()
 
 
@@ -215,26 +222,21 @@ class Processors(FilterDefaults):
         return procs
 
 
-def narrow(line):
-    """A line of a signature as lines that fit the column: without modules' names, long defaults as
-    `Name(…)`, a long comment above it. nbdev writes types and defaults out in full.
-    """
-    line = line.replace(":NoneType=None", "=None")   # what nbdev makes of no type
-    if len(line) <= WIDTH: return line
-    indent = re.match(" *", line)[0]
-    line = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", line)
-    line = re.sub(r"=(\w*)\(.{30,}?\)(?=, #|,?$)", r"=\1(…)", line)
-    if len(line) <= WIDTH: return line
-    parameters, mark, comment = line.partition(" # ")
-    if mark and len(parameters) <= WIDTH: return f"{indent}# {comment}\n{parameters}"
-    wrapped = textwrap.wrap(line.strip(), WIDTH - len(indent))
-    return textwrap.indent("\n".join(wrapped), indent)
+def module_of(fn):
+    "The module that a notebook exports; None if it exports nothing"
+    found = re.search(r"default_exp ([\w.]+)", fn.read_text(encoding="utf-8"))
+    return importlib.import_module(f"{CFG.lib_path.name}.{found[1]}") if found else None
+
+
+def fold(kind, title, block):
+    return f'??? {kind} "{title}"\n\n{textwrap.indent(block, "    ")}'
 
 
 class Page:
     "One notebook as Markdown, `text`, with the files it shows, `files`"
     def __init__(self, fn, readme=False):
         self.fn = fn
+        self.module = module_of(fn)
         self.readme = readme
         self.files = {}
         nb = read_nb(fn)
@@ -255,22 +257,41 @@ class Page:
         text = self.for_readme(text) if readme else self.for_site(text, state)
         self.text = text.rstrip() + "\n"
 
-    @staticmethod
-    def ordered(cells):
-        "Cells to show; a signature comes before the exported code that it documents"
-        out = []
-        for c in cells:
-            if c.get("source") is None or c.cell_type == "raw": continue
-            if "AUTOGENERATED" in c.source: continue
-            at = len(out)
-            if getattr(c, "has_sd", False):
-                while at and (getattr(out[at-1], "folded", False)): at -= 1
-            out.insert(at, c)
+    def ordered(self, cells):
+        "Cells to show; exported code is cut, and each piece stands behind the signature it makes"
+        out, code = [], None
+        shown = [c for c in cells if c.get("source") is not None and c.cell_type != "raw"
+                 and "AUTOGENERATED" not in c.source]
+        for i, c in enumerate(shown):
+            if getattr(c, "folded", False):
+                names = []
+                for s in shown[i + 1:]:
+                    if not getattr(s, "has_sd", False): break
+                    names.append(re.search(r"show_doc\(([\w.]+)", s.source)[1])
+                if self.readme or not names: out.append(c)
+                code = pieces(c.source, names) if names else {}
+                continue
+            out.append(c)
+            if getattr(c, "has_sd", False) and code and not self.readme:
+                name = re.search(r"show_doc\(([\w.]+)", c.source)[1]
+                if name not in code: continue
+                self.of_fields(c, code[name], name)
+                out.append(AttrDict(cell_type="code", source=code[name], folded=True, outputs=[],
+                                    names=[name]))
         return out
+
+    def of_fields(self, c, source, name):
+        "In place of a signature, the table of a dataclass's fields"
+        table = fields_table(source, name, self.module)
+        if table is None: return
+        for o in c.get("outputs", []):
+            text = joined(o.data["text/markdown"])
+            block = re.search(r"```.*?```\n", text, re.S)
+            if block: o.data["text/markdown"] = text.replace(block[0], "").rstrip() + f"\n\n{table}"
 
     def cell(self, c):
         "`c` as Markdown"
-        if c.cell_type == "markdown": return self.relink(c.source) + "\n"
+        if c.cell_type == "markdown": return self.relink(self.draw(c.source)) + "\n"
         lines = c.source.splitlines()
         opts = {}
         while lines and (m := OPTION.match(lines[0])):
@@ -279,15 +300,29 @@ class Page:
         if opts.get("include") == "false": return ""
         code = "\n".join(lines).strip("\n")
         shown = fence(code, "python") if code and opts.get("echo") != "false" else ""
-        if getattr(c, "folded", False): shown = self.fold(shown, len(code.splitlines()))
         outputs = []
         if opts.get("output") != "false": outputs = [self.output(o) for o in c.get("outputs", [])]
+        if title := self.fold_title(c, code, any(outputs)): shown = fold(*title, shown)
         return "\n".join(filter(None, [shown, *outputs]))
 
-    def fold(self, block, n_lines):
-        if self.readme: return block
-        inside = textwrap.indent(block, "    ")
-        return f'??? quote "The code: {n_lines} line{"s" * (n_lines != 1)}"\n\n{inside}'
+    def fold_title(self, c, code, has_output):
+        "How a cell is folded, kind and title; None if it stays open"
+        if self.readme: return None
+        n = len(code.splitlines())
+        length = f"{n} line{'s' * (n != 1)}"
+        if getattr(c, "folded", False):
+            names = getattr(c, "names", None) or defined(code)
+            return "quote", f"The code of {' and '.join(f'`{name}`' for name in names)}: {length}"
+        if answer := re.match(r"# (Answer \d+)", code): return "success", f"{answer[1]}: {length}"
+        if TEST.search(code) and not has_output: return "example", f"Tests: {length}"
+        return None
+
+    def draw(self, text):
+        "`text` with our drawings in the page itself, where they follow its light or dark scheme"
+        def inline(m):
+            svg = (self.fn.parent / m[2]).read_text(encoding="utf-8")
+            return '<div class="drawing">' + re.sub(r"\n\s*", " ", svg).strip() + "</div>"
+        return text if self.readme else DRAWING.sub(inline, text)
 
     def output(self, o):
         "Output `o` as Markdown; pictures and clips become files"
@@ -441,7 +476,8 @@ def readme(check):
     before = index.read_text(encoding="utf-8")
     after = with_tables(before)
     if check and before != after:
-        raise DocsError("index.ipynb lists other pages than there are: python docs/nbdocs.py readme")
+        raise DocsError("index.ipynb lists other pages than there are; "
+                        "run: python docs/nbdocs.py readme")
     if before != after: index.write_text(after, encoding="utf-8")
     home = Page(index, readme=True)
     files = {"README.md": home.text.encode(), **home.files}
@@ -456,6 +492,14 @@ def readme(check):
     write(ROOT, files)
 
 
+def scheme_css():
+    "The colours of drawings in the site's two schemes, whatever the system's is"
+    def rule(scheme, colours):
+        values = " ".join(f"--{k}: {v};" for k, v in colours.items())
+        return f'[data-md-color-scheme="{scheme}"] .drawing svg.drawing {{ {values} }}\n'
+    return rule("default", drawings.LIGHT) + rule("slate", drawings.DARK)
+
+
 def site():
     "Build the site in _site/site"
     work = ROOT / "_site"
@@ -467,6 +511,7 @@ def site():
     for fn, p in pages.items():
         write(work / "docs", {**p.files, f"{page(fn)}.md": land(p.text, ids).encode()})
     shutil.copytree(HERE / "assets", work / "docs/assets")
+    with open(work / "docs/assets/nb.css", "a", encoding="utf-8") as css: css.write(scheme_css())
     conf = yaml.safe_load((HERE / "mkdocs.yml").read_text(encoding="utf-8"))
     conf["nav"] = navigation({fn: p.title for fn, p in pages.items() if fn != fns[0]})
     text = yaml.safe_dump(conf, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,76 @@
+"""Code as a page shows it: lines that fit, each signature with its own code, fields as tables"""
+import ast
+import re
+import textwrap
+from typing import Literal, get_args, get_origin
+
+WIDTH = 100   # characters of code that a page shows without scrolling: see assets/nb.css
+
+
+def narrow(line):
+    """A line of a signature as lines that fit the column: without modules' names, long defaults as
+    `Name(…)`, a long comment above it. nbdev writes types and defaults out in full.
+    """
+    line = line.replace(":NoneType=None", "=None")   # what nbdev makes of no type
+    if len(line) <= WIDTH: return line
+    indent = re.match(" *", line)[0]
+    line = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", line)
+    line = re.sub(r"=(\w*)\(.{30,}?\)(?=, #|,?$)", r"=\1(…)", line)
+    if len(line) <= WIDTH: return line
+    parameters, mark, comment = line.partition(" # ")
+    if mark and len(parameters) <= WIDTH: return f"{indent}# {comment}\n{parameters}"
+    wrapped = textwrap.wrap(line.strip(), WIDTH - len(indent))
+    return textwrap.indent("\n".join(wrapped), indent)
+
+
+def defined(code):
+    "Names that code defines at its top, the last of several targets left out"
+    names = re.findall(r"^(?:def|class) (\w+)|^(\w+)(?::[\w.|\[\], ]+)? *=", code, re.M)
+    return [a or b for a, b in names] or ["this cell"]
+
+
+def pieces(source, names):
+    "Exported code cut so that each of `names` stands with its own, in the order of the code"
+    lines = source.split("\n")
+    ends = {node.name: node.end_lineno for node in ast.parse(source).body if hasattr(node, "name")}
+    def end(name): return ends.get(name.split(".")[-1])   # a method is defined by its last name
+    order = sorted(filter(end, names), key=end)
+    if not order: return {name: source for name in names[:1]}
+    stops = [end(name) for name in order]
+    stops[-1] = len(lines)
+    starts = [0, *stops[:-1]]
+    return {n: "\n".join(lines[a:b]).strip("\n") for n, a, b in zip(order, starts, stops)}
+
+
+def cell_of_table(text):
+    "`text` as a cell of a Markdown table"
+    return text.replace("|", "\\|")
+
+
+def allowed(annotation, module):
+    "An annotation as a reader wants it: the values of a `Literal` that has a name"
+    found = getattr(module, annotation, None)
+    values = [repr(v) for v in get_args(found)] if get_origin(found) is Literal else []
+    return ", ".join(values) or annotation
+
+
+def fields_table(source, name, module):
+    "A dataclass or named tuple as a table of its fields; None for what has none"
+    node = next((n for n in ast.parse(source).body if getattr(n, "name", None) == name), None)
+    if not isinstance(node, ast.ClassDef): return None
+    fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+    if not fields: return None
+    lines = source.split("\n")
+    rows = []
+    for n in fields:
+        said = lines[n.end_lineno - 1][n.end_col_offset:].partition("#")[2].strip()
+        above, at = [], n.lineno - 2
+        while lines[at].strip().startswith("#"):
+            above.insert(0, lines[at].strip().removeprefix("#").strip())
+            at -= 1
+        kind = allowed(ast.get_source_segment(source, n.annotation), module)
+        default = ast.get_source_segment(source, n.value) if n.value else ""
+        cells = [f"`{n.target.id}`", f"`{kind}`", f"`{default}`" if default else "",
+                 " ".join([*above, said]).strip()]
+        rows.append(f"| {' | '.join(map(cell_of_table, cells))} |")
+    return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
