@@ -58,7 +58,7 @@ COURSE = {
     "Codec": [180, 185],
     "Flow": [200, 220, 225, 230, 240],
     "The model": [290, 300, 305, 310, 320, 330, 340, 350, 360, 380],
-    "STIV": [500, 510, 520, 530, 540, 550],
+    "STIV": [500, 510, 520, 530, 540, 545, 550],
     "Training": [595, 600, 605, 610, 620, 660, 670],
     "Judged by samples": [700, 710, 720, 730, 740, 742],
     "Applications": [750, 772, 775, 780, 782, 784, 786, 788, 790, 795],
@@ -399,6 +399,8 @@ class Page:
             held = json.dumps(state).replace("</", "<\\/")
             text += f'\n<script type="{STATE}">{held}</script>\n'
             text += '<script src="assets/embed.js"></script>\n'
+        if 'class="stiv-play"' in text:
+            text += '\n<script type="module" src="assets/play/play.mjs"></script>\n'
         return text
 
 
@@ -500,6 +502,23 @@ def scheme_css():
     return rule("default", drawings.LIGHT) + rule("slate", drawings.DARK)
 
 
+def player(folder):
+    """Graphs and runtime of the model in the page, into `folder`; what is missing, in words.
+
+    Without them the page shows clips that were drawn before.
+    """
+    from stiv_nb import load
+    from stiv_nb.stiv.export import export_graphs
+    missing = []
+    try: export_graphs(load("toy", device="cpu"), folder / "graphs")
+    except ImportError as e: missing.append(str(e))
+    runtime = HERE / "node_modules/onnxruntime-web/dist"
+    names = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+    if runtime.is_dir(): write(folder / "runtime", {n: (runtime / n).read_bytes() for n in names})
+    else: missing.append("no runtime for the model in the page: npm install --prefix docs")
+    return missing
+
+
 def site():
     "Build the site in _site/site"
     work = ROOT / "_site"
@@ -522,6 +541,7 @@ def site():
         said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr.split("Traceback")[0])
         raise DocsError(f"zensical stopped:\n{said.strip()}")
     check_site(work / "site")
+    for what in player(work / "site/assets/play"): print(f"note: {what}")
     print(f"{len(pages)} pages in _site/site")
 
 

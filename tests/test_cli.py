@@ -69,7 +69,7 @@ def test_every_command_has_help_and_an_example():
         "demo", "sample", "train", "recipe", "eval", "data make", "data look", "data check",
         "bench", "doctor", "plan", "progressive", "cache", "ablate", "compare", "speedrun", "pack",
         "predict", "upsample", "between", "long", "animate", "views", "classes", "contest",
-        "data ucf101"}
+        "data ucf101", "export"}
     for name, (f, example) in COMMANDS.items():
         text = " ".join(fine(*name.split(), "--help").split())
         assert f.__doc__ in text
