@@ -100,7 +100,9 @@ FENCE = re.compile(r"^(\s*)(```+)[^\n]*\n.*?^\1\2$", re.M | re.S)
 SYMBOL = re.compile(r"\[(`[^`\n]+`)\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^( *)(```+)(\w*)\n(.*?)^\1\2$", re.M | re.S)   # indent, ticks, language, code
 TEST = re.compile(r"^\s*(assert |test_\w+\()", re.M)
+TITLE = re.compile(r"title(?:=|\()f?['\"]([^'\"{}\n\[\]]{8,})['\"]")   # of a figure: what to see
 DRAWING = re.compile(r"!\[([^\]]*)\]\((drawings/\w+\.svg|nbs/drawings/\w+\.svg)\)")
+DETAILS = re.compile(r"<details><summary>(.*?)</summary>\n(.*?)\n</details>", re.S)
 HEADING_ID = re.compile(r"^#+ .*\{#([\w.]+)\}$", re.M)
 
 
@@ -247,7 +249,9 @@ class Page:
         front = getattr(nb, "frontmatter_", {})
         self.title = str(front.get("title", page(fn)))
         parts = [f"# {self.title}\n"]
-        if "description" in front: parts.append(f"> {front['description']}\n")
+        self.description = front.get("description", "")
+        if self.description: parts.append(f"> {self.description}\n")
+        if not readme: parts.append(self.actions())
         parts += [self.cell(c) for c in self.ordered(nb.cells)]
         text = re.sub(r"\n{3,}", "\n\n", "\n".join(filter(None, parts)))
         # nbdev links names in signatures too, but a code block shows the link's Markdown
@@ -256,6 +260,14 @@ class Page:
         text = python.sub(lambda m: "\n".join(map(narrow, m[0].split("\n"))), text)
         text = self.for_readme(text) if readme else self.for_site(text, state)
         self.text = text.rstrip() + "\n"
+
+    def actions(self):
+        "What a reader can do with the page, besides reading it"
+        rel = self.fn.relative_to(ROOT).as_posix()
+        links = {"Download the notebook": f"notebooks/{self.fn.name}",
+                 "Source": f"{BLOB_URL}{rel}", "Markdown": f"markdown/{page(self.fn)}.txt"}
+        linked = " · ".join(f'<a href="{url}">{name}</a>' for name, url in links.items())
+        return f'<p class="nbactions">{linked} · run it: <code>jupyter lab {rel}</code></p>\n'
 
     def ordered(self, cells):
         "Cells to show; exported code is cut, and each piece stands behind the signature it makes"
@@ -301,7 +313,9 @@ class Page:
         code = "\n".join(lines).strip("\n")
         shown = fence(code, "python") if code and opts.get("echo") != "false" else ""
         outputs = []
-        if opts.get("output") != "false": outputs = [self.output(o) for o in c.get("outputs", [])]
+        alt = opts.get("fig-alt") or " / ".join(TITLE.findall(code)) or "output"
+        if opts.get("output") != "false":
+            outputs = [self.output(o, alt) for o in c.get("outputs", [])]
         if title := self.fold_title(c, code, any(outputs)): shown = fold(*title, shown)
         return "\n".join(filter(None, [shown, *outputs]))
 
@@ -318,14 +332,16 @@ class Page:
         return None
 
     def draw(self, text):
-        "`text` with our drawings in the page itself, where they follow its light or dark scheme"
+        "`text` with drawings in the page, where they follow its scheme, and details as its folds"
         def inline(m):
             svg = (self.fn.parent / m[2]).read_text(encoding="utf-8")
             return '<div class="drawing">' + re.sub(r"\n\s*", " ", svg).strip() + "</div>"
-        return text if self.readme else DRAWING.sub(inline, text)
+        if self.readme: return text
+        def folded(m): return fold("success", m[1], m[2].strip() + "\n")
+        return DETAILS.sub(folded, DRAWING.sub(inline, text))
 
-    def output(self, o):
-        "Output `o` as Markdown; pictures and clips become files"
+    def output(self, o, alt):
+        "Output `o` as Markdown; pictures and clips become files, whose text is `alt`"
         if o.output_type == "stream":
             return fence(joined(o.text), "text") if o.name == "stdout" else ""
         if o.output_type == "error":
@@ -340,7 +356,7 @@ class Page:
             if mime in data:
                 is_text = mime.endswith("xml")
                 raw = data[mime].encode() if is_text else base64.b64decode(data[mime])
-                return f"![output]({self.add(raw, ext)})\n"
+                return f"![{alt}]({self.add(raw, ext)})\n"
         if "text/markdown" in data: return data["text/markdown"] + "\n"
         if "text/latex" in data: return data["text/latex"] + "\n"
         return fence(data["text/plain"], "text") if "text/plain" in data else ""
@@ -502,6 +518,20 @@ def scheme_css():
     return rule("default", drawings.LIGHT) + rule("slate", drawings.DARK)
 
 
+def llms(pages):
+    "llms.txt: what the site is, and each page as Markdown (llmstxt.org)"
+    titles = {page(fn): p for fn, p in pages.items()}
+    of = {number(fn): page(fn) for fn in pages if fn.stem != "index"}
+    lines = ["# stiv_nb", "", f"> {titles['index'].description}", ""]
+    for shelf, parts in SHELVES.items():
+        lines += [f"## {shelf}", ""]
+        for n in (n for numbers in parts.values() for n in numbers):
+            p = titles[of[n]]
+            lines.append(f"- [{p.title}](markdown/{of[n]}.txt): {p.description}")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def player(folder):
     """Graphs and runtime of the model in the page, into `folder`; what is missing, in words.
 
@@ -540,6 +570,10 @@ def site():
     if done.returncode:
         said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr.split("Traceback")[0])
         raise DocsError(f"zensical stopped:\n{said.strip()}")
+    for fn, p in pages.items():
+        write(work / "site", {f"notebooks/{fn.name}": fn.read_bytes(),
+                              f"markdown/{page(fn)}.txt": p.text.encode()})
+    write(work / "site", {"llms.txt": llms(pages).encode()})
     check_site(work / "site")
     for what in player(work / "site/assets/play"): print(f"note: {what}")
     print(f"{len(pages)} pages in _site/site")

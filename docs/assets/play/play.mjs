@@ -257,7 +257,7 @@ function build(root, model, say) {
     } catch (error) { say(`${error.message}.`); }
     go.disabled = false;
   };
-  root.prepend(form, frames, way);
+  root.prepend(form, root.querySelector(".stiv-status"), frames, way);
   form.requestSubmit();
 }
 

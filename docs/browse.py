@@ -1,0 +1,143 @@
+"""The built site in a real browser: layout, search, schemes, folds, and the model in the page.
+
+    python docs/browse.py   # after `make docs`; needs Chromium and `pip install playwright`
+
+Without either it says what is missing and checks nothing. No request may leave the machine.
+"""
+import shutil
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+SITE = Path(__file__).parent.parent / "_site/site"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PAGES = ("index", "in_one_drawing", "sampler", "recipe", "by_hand", "export")
+WIDTHS = (1440, 390)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    "Serves the site and says nothing of it"
+    def log_message(self, *args): pass
+
+
+def watched(browser, origin, faults, **kw):
+    "A page that notes errors of its console and requests to elsewhere"
+    tab = browser.new_page(**kw)
+    def on_console(message):
+        if message.type == "error": faults.append(f"{tab.url}: console: {message.text}")
+    def on_request(request):
+        if not request.url.startswith((origin, "data:", "blob:", "file:")):
+            faults.append(f"{tab.url}: asks for {request.url}")
+    tab.on("console", on_console)
+    tab.on("pageerror", lambda error: faults.append(f"{tab.url}: {error}"))
+    tab.on("request", on_request)
+    return tab
+
+
+def layout(browser, origin, faults):
+    "No page is wider than the window"
+    for width in WIDTHS:
+        tab = watched(browser, origin, faults, viewport=dict(width=width, height=900))
+        for name in PAGES:
+            tab.goto(f"{origin}/{name}.html")
+            wide = tab.evaluate("document.documentElement.scrollWidth")
+            if wide > width + 1: faults.append(f"{name}.html is {wide} pixels wide at {width}")
+        tab.close()
+
+
+def search(browser, origin, faults):
+    "Finds a page, over a server and from a file"
+    from playwright.sync_api import TimeoutError
+    for start in (origin, SITE.as_uri()):
+        tab = watched(browser, origin, faults)
+        tab.goto(f"{start}/index.html", wait_until="networkidle")
+        tab.keyboard.press("Control+k")
+        tab.wait_for_timeout(1000)   # the box slides in
+        tab.keyboard.type("renorm")
+        try: tab.wait_for_selector("text=/[1-9][0-9]* results/", timeout=15_000)
+        except TimeoutError: faults.append(f"search finds nothing over {start.split(':')[0]}")
+        tab.close()
+
+
+def schemes(browser, origin, faults):
+    "The site follows the system's scheme, and drawings follow the site's"
+    inks = {}
+    for scheme in ("light", "dark"):
+        tab = watched(browser, origin, faults, color_scheme=scheme)
+        tab.goto(f"{origin}/in_one_drawing.html")
+        ink = "getComputedStyle(document.querySelector('svg.drawing text')).fill"
+        inks[scheme] = tab.evaluate(ink)
+        found = tab.evaluate("document.body.dataset.mdColorScheme")
+        wanted = dict(light="default", dark="slate")[scheme]
+        if found != wanted: faults.append(f"the {scheme} scheme is shown as {found}")
+        if scheme == "light":
+            tab.click("label[title=Dark]")
+            inks["switched"] = tab.evaluate(ink)
+        tab.close()
+    if not inks["light"] != inks["dark"] == inks["switched"]:
+        faults.append(f"drawings keep their ink: {inks}")
+
+
+def folds(browser, origin, faults):
+    "Tests and code are folded, and open with a click"
+    tab = watched(browser, origin, faults)
+    tab.goto(f"{origin}/sampler.html")
+    first = tab.locator("details.example").first
+    if first.evaluate("d => d.open"): faults.append("tests are not folded")
+    first.locator("summary").click()
+    if not first.locator("pre").is_visible(): faults.append("a fold does not open")
+    tab.close()
+
+
+def play(browser, origin, faults):
+    "The model in the page draws what the library draws; says how long it took"
+    if not (SITE / "assets/play/runtime").is_dir(): return "no runtime, so no model in the page"
+    import torch
+    from stiv_nb import load
+    from stiv_nb.data.video import to_uint8
+    tab = watched(browser, origin, faults)
+    tab.goto(f"{origin}/export.html")
+    tab.click("text=Load the model into this page")
+    drawn = "document.querySelector('.stiv-play').dataset.drawn == '{}'"
+    tab.wait_for_function(drawn.format(1), timeout=120_000)
+    tab.fill(".stiv-prompt input", "a blue square moving up")
+    tab.fill("input[type=number]", "5")
+    tab.click("button[type=submit]")
+    tab.wait_for_function(drawn.format(2), timeout=120_000)
+    said = tab.inner_text(".stiv-status")
+    film = torch.tensor(tab.evaluate("[...document.querySelector('.stiv-play').film]"))
+    pipe = load("toy", device="cpu")
+    true = pipe("a blue square moving up", seed=5, progress=False).frames
+    off = ((to_uint8(film.view(true.shape)).int() - true.int()).abs() > 1).float().mean().item()
+    if off > .01: faults.append(f"{off:.1%} of the page's pixels are not the library's")
+    tab.fill(".stiv-prompt input", "a purple circle")
+    tab.click("button[type=submit]")
+    tab.wait_for_function("document.querySelector('.stiv-status').innerText.includes('purple')")
+    tab.close()
+    return said
+
+
+def main():
+    try: from playwright.sync_api import sync_playwright
+    except ImportError: return print("skipped: pip install playwright")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found: return print("skipped: there is no Chromium")
+    if not SITE.is_dir(): sys.exit("there is no site: run `make docs`")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    origin = f"http://127.0.0.1:{server.server_port}"
+    faults = []
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=found, args=FLAGS)
+        for check in (layout, search, schemes, folds): check(browser, origin, faults)
+        said = play(browser, origin, faults)
+        browser.close()
+    server.shutdown()
+    if faults: sys.exit("\n".join(dict.fromkeys(faults)))
+    print(f"{len(PAGES)} pages at {len(WIDTHS)} widths, search, schemes, folds; {said}")
+
+
+if __name__ == "__main__": main()
