@@ -75,9 +75,11 @@ HANDBOOK = {
     "Training at scale": [590, 625, 630, 632, 640, 642, 645, 648, 650],
     "Measuring": [702, 704, 705, 706, 708, 778],
     "The report": [752, 755, 757, 760, 770],
+    "Shipped models": [798],
     "Running arms": [803, 804, 805, 808, 809, 810, 812, 815, 820, 822, 830],
     "Benchmarks": [900, 910, 920, 925, 930, 935, 940],
     "Command line": [950, 960, 965, 967, 970, 975, 977, 978, 980, 990],
+    "When something goes wrong": [993],
 }
 SHELVES = {"Course": COURSE, "Handbook": HANDBOOK}   # in the order of the sidebar
 MEDIA = {

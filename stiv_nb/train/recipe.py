@@ -281,8 +281,11 @@ def other_run(
     a:Recipe, # of a run that was stopped
     b:Recipe, # to go on with
 ) -> dict[str, tuple]: # as from `differences`
-    "What makes `b` another run than `a`; how a step is computed and what is noted when may change"
-    def free(name):
-        if name.startswith(('parallel.', 'sampling.')): return True
-        return name.endswith(('_every', '.keep_last'))
+    """What makes `b` another run than `a`
+
+    How a step is computed, what is noted when, and what becomes of a bad step may change.
+    """
+    allowed = ('run.log_every', 'run.sample_every', 'run.save_every', 'run.val_every')
+    allowed += ('run.keep_last', 'optim.guard', 'optim.spike')
+    def free(name): return name.startswith(('parallel.', 'sampling.')) or name in allowed
     return {k: v for k, v in differences(a, b).items() if not free(k)}

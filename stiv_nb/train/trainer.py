@@ -62,7 +62,7 @@ def bad_step(
     else: what = f"the batch is clips {few} (seed {run.seed})"
     others = "a larger optim.spike" if trainer.n_refused else "optim.guard=skip"
     return (f"gradient norm {norm:.3g} at step {trainer.step}{mean}; {what}; the last checkpoint "
-            f"is kept. Try a smaller optim.lr than {o.lr}, or {others}")
+            f"is kept. Go on with {others}, or begin anew with a smaller optim.lr than {o.lr}")
 
 def on_gpu(
     device,            # torch device
