@@ -92,6 +92,20 @@ def folds(browser, origin, faults):
     tab.close()
 
 
+def sliders(browser, origin, faults):
+    "A figure with sliders shows another picture when one is moved, by the keyboard"
+    tab = watched(browser, origin, faults)
+    tab.goto(f"{origin}/solver.html")
+    handle = tab.locator(".nbout .noUi-handle").first
+    handle.wait_for()
+    shown = ".nbout img:visible"
+    before = tab.locator(shown).first.get_attribute("src")
+    handle.press("ArrowRight")
+    tab.wait_for_timeout(300)
+    if tab.locator(shown).first.get_attribute("src") == before: faults.append("a slider is stuck")
+    tab.close()
+
+
 def play(browser, origin, faults):
     "The model in the page draws what the library draws; says how long it took"
     if not (SITE / "assets/play/runtime").is_dir(): return "no runtime, so no model in the page"
@@ -132,12 +146,12 @@ def main():
     faults = []
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=found, args=FLAGS)
-        for check in (layout, search, schemes, folds): check(browser, origin, faults)
+        for check in (layout, search, schemes, folds, sliders): check(browser, origin, faults)
         said = play(browser, origin, faults)
         browser.close()
     server.shutdown()
     if faults: sys.exit("\n".join(dict.fromkeys(faults)))
-    print(f"{len(PAGES)} pages at {len(WIDTHS)} widths, search, schemes, folds; {said}")
+    print(f"{len(PAGES)} pages at {len(WIDTHS)} widths, search, schemes, folds, sliders; {said}")
 
 
 if __name__ == "__main__": main()
