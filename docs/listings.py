@@ -42,13 +42,9 @@ def pieces(source, names):
     return {n: "\n".join(lines[a:b]).strip("\n") for n, a, b in zip(order, starts, stops)}
 
 
-def cell_of_table(text):
-    "`text` as a cell of a Markdown table"
-    return text.replace("|", "\\|")
-
-
 def allowed(annotation, module):
     "An annotation as a reader wants it: the values of a `Literal` that has a name"
+    if inside := re.fullmatch(r"Literal\[(.*)\]", annotation): return inside[1]
     found = getattr(module, annotation, None)
     values = [repr(v) for v in get_args(found)] if get_origin(found) is Literal else []
     return ", ".join(values) or annotation
@@ -70,7 +66,7 @@ def fields_table(source, name, module):
             at -= 1
         kind = allowed(ast.get_source_segment(source, n.annotation), module)
         default = ast.get_source_segment(source, n.value) if n.value else ""
-        cells = [f"`{n.target.id}`", f"`{kind}`", f"`{default}`" if default else "",
-                 " ".join([*above, said]).strip()]
-        rows.append(f"| {' | '.join(map(cell_of_table, cells))} |")
+        meaning = " ".join([*above, said]).strip().replace("|", "\\|")
+        cells = [f"`{n.target.id}`", f"`{kind}`", f"`{default}`" if default else "", meaning]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows]) + "\n"

@@ -176,12 +176,12 @@ def tables(shelf):
 def with_tables(text):
     "`text` of the home page's notebook with the tables of both shelves as they are now"
     nb = json.loads(text)
-    for cell in nb["cells"]:
-        source = joined(cell["source"])
-        for shelf in SHELVES:
-            if source.startswith(f"## The {shelf.lower()}\n"):
-                intro = source.partition("\n\n**")[0]
-                cell["source"] = f"{intro}\n\n{tables(shelf)}".splitlines(keepends=True)
+    for shelf in SHELVES:
+        start = f"## The {shelf.lower()}\n"
+        found = [c for c in nb["cells"] if joined(c["source"]).startswith(start)]
+        if len(found) != 1: raise DocsError(f"index.ipynb: {len(found)} cells begin with {start}")
+        intro = joined(found[0]["source"]).partition("\n\n**")[0]
+        found[0]["source"] = f"{intro}\n\n{tables(shelf)}".splitlines(keepends=True)
     return json.dumps(nb, indent=1, ensure_ascii=False) + "\n"
 
 
