@@ -127,23 +127,24 @@ def stiv():
     d.say(585, 246, "diffusion transformer", "strong")
     d.say(585, 274, "blocks of attention over\nspace, time and text,\nand feed-forward", "small")
     d.arrow((342, 52), (530, 52), (530, 166), colour="text")
-    d.say(436, 44, "tokens", "small", colour="text")
+    d.say(436, 44, "a vector per word", "small", colour="text")
     d.arrow((342, 64), (510, 64), (510, 96), (558, 96))
     d.say(436, 82, "pooled text", "small faint")
-    d.box(560, 74, 250, 44, "time t + pooled text + sizes, stride", cls="small")
+    d.box(560, 74, 250, 44, "time t + pooled text + micro-conditions", cls="small")
     d.arrow((620, 118), (620, 166))
     d.say(628, 146, "shift, scale, gate of every block", "small faint", "start")
     d.arrow((680, 270), (730, 270))
     d.strip(736, 250, ["lost", "noise", "noise", "noise"])
     d.say(825, 240, "velocity v", "strong")
-    d.say(825, 312, "frame 0 is not in the loss", "small")
-    d.arrow((780, 324), (780, 398), (315, 398), (315, 324))
+    d.say(825, 312, "in training: no loss for frame 0", "small")
+    d.arrow((825, 324), (825, 398), (702, 398))
     d.box(420, 380, 280, 36, "one solver step: z + Δt · v, t from 0 to 1", cls="small")
-    d.arrow((860, 324), (860, 352), colour="data")
-    d.box(800, 354, 120, 36, "codec, decode", "data", cls="small")
-    d.say(868, 344, "at t = 1", "small faint", "start")
-    d.arrow((860, 390), (860, 420), colour="data")
-    d.say(872, 420, "video", "strong", "start")
+    d.arrow((420, 398), (370, 398), (370, 324))
+    d.arrow((260, 322), (260, 398), (222, 398), colour="data")
+    d.say(250, 352, "at t = 1", "small faint", "end")
+    d.box(100, 380, 120, 36, "codec, decode", "data", cls="small")
+    d.arrow((100, 398), (66, 398), colour="data")
+    d.say(36, 403, "video", "strong")
     return d
 
 
@@ -157,7 +158,7 @@ def _grid(d, x, y, on):
 
 
 def block():
-    d = Drawing(960, 400, "A block: spatial attention, temporal attention, cross-attention to the "
+    d = Drawing(960, 416, "A block: spatial attention, temporal attention, cross-attention to the "
                 "text and a feed-forward net, each between two norms and added to the residual "
                 "stream")
     def of_frame(f, r, c): return f == 1
@@ -178,31 +179,38 @@ def block():
     d.box(240, 14, 480, 40, "time t  +  pooled text  +  micro-conditions  (singleton condition)")
     d.box(360, 78, 240, 34, "one AdaLN, shared by all blocks", "away", cls="small")
     d.arrow((480, 54), (480, 76))
-    d.say(36, 352, "tokens", "small faint", "start")
+    d.say(24, 282, "tokens", "small faint", "start")
+    before = 24
     for i, name in enumerate(names):
-        x = 40 + 230*i
+        x = 64 + 224*i
         gated = i in (0, 3)
         colour = "away" if gated else "line"
-        d.box(x + 20, 264, 60, 26, "norm", cls="small")
-        d.box(x + 20, 196, 150, 54, name, "data", cls="strong")
-        d.box(x + 110, 264, 60, 26, "norm", cls="small")
-        d.arrow((x + 50, 338), (x + 50, 292))
-        d.arrow((x + 50, 264), (x + 50, 252), colour=colour)
-        d.arrow((x + 140, 250), (x + 140, 262))
-        d.arrow((x + 140, 290), (x + 140, 326), colour=colour)
-        d.add("circle", cx=x + 140, cy=338, r=10,
+        d.box(x + 20, 194, 60, 26, "norm", cls="small")
+        d.box(x + 20, 132, 150, 54, name, "data", cls="strong")
+        d.box(x + 110, 194, 60, 26, "norm", cls="small")
+        d.arrow((x + 50, 268), (x + 50, 222))
+        d.arrow((x + 50, 194), (x + 50, 188), colour=colour)
+        d.arrow((x + 140, 186), (x + 140, 192))
+        d.arrow((x + 140, 220), (x + 140, 256), colour=colour)
+        d.add("circle", cx=x + 140, cy=268, r=10,
               style="fill: var(--paper); stroke: var(--line); stroke-width: 1.6")
-        d.say(x + 140, 343, "+")
-        d.say(x + 156, 316, "gate" if gated else "gain", "small", "start", colour)
+        d.say(x + 140, 273, "+")
+        d.arrow((before, 268), (x + 128, 268))
+        before = x + 151
         if gated:
-            d.say(x + 14, 246, "shift,", "small", "end", colour)
-            d.say(x + 14, 262, "scale", "small", "end", colour)
-            d.arrow((360 if i == 0 else 600, 95), (x + 95, 95), (x + 95, 194), colour="away")
-        _grid(d, x + (112, 34, 34, -40)[i], 136, seen[i])
-        d.say(x + 95, 372, notes[i], "small faint")
-    d.arrow((40, 338), (168, 338))
-    for i in range(3): d.arrow((191 + 230*i, 338), (398 + 230*i, 338))
-    d.arrow((881, 338), (930, 338))
+            start = 360 if i == 0 else 600
+            d.arrow((start, 95), (x - 6, 95), (x - 6, 207), (x + 18, 207), colour="away")
+            d.arrow((start, 103), (x + 186, 103), (x + 186, 240), (x + 144, 240), colour="away")
+            d.say(x - 10, 226, "shift, scale", "small", "middle", "away")
+            d.say(x + 190, 256, "gate", "small", "middle", "away")
+        else: d.say(x + 146, 244, "gain", "small faint", "start")
+        d.say(x + 95, 302, notes[i], "small faint")
+        _grid(d, x + (10 if i == 2 else 34), 336, seen[i])
+        if i == 2: d.box(x + 146, 338, 60, 32, "words", "data", cls="small")
+    d.arrow((before, 268), (940, 268))
+    for x, colour, word in ((330, "given", "a token"), (440, "data", "what it looks at")):
+        d.add("rect", x=x, y=392, width=11, height=11, style=f"fill: var(--{colour})")
+        d.say(x + 16, 402, word, "small faint", "start")
     return d
 
 
@@ -305,12 +313,13 @@ def stages():
     d.arrow((175, 98), (175, 236))
     d.say(186, 164, "all weights; positions\nare interpolated", "small", "start")
     d.arrow((240, 264), (436, 264), colour="text")
-    d.say(338, 256, "spatial attention,", "small", colour="text")
-    d.say(338, 282, "cross-attention, MLP", "small", colour="text")
+    d.say(338, 256, "everything else:", "small", colour="text")
+    d.say(338, 282, "spatial, text, MLP, …", "small", colour="text")
     d.arrow((505, 98), (505, 236), colour="away")
     d.say(516, 172, "temporal attention", "small", "start", "away")
     d.arrow((570, 264), (766, 264))
     d.say(668, 256, "all weights", "small")
+    d.say(668, 282, "frames are given now", "small", colour="given")
     d.say(480, 336, "More frames work alike: a 40-frame model starts from the 20-frame one, "
           "with the positions of time interpolated.", "small faint")
     return d
@@ -318,25 +327,25 @@ def stages():
 
 def longer():
     d = Drawing(960, 300, "Twenty key frames, then the frames between each two of them: 380 frames")
-    d.say(20, 26, "1  key frames: one clip of 20 frames, one of each 20 frames of the film, "
-          "image dropped",
+    d.say(20, 26, "1  key frames: one clip of 20 frames, each 20 frames of the film apart",
           anchor="start")
     for i in range(20): d.frame(20 + 47*i, 40, "data", 1 - i/19, 26)
-    d.say(20, 116, "2  between two neighbours: first and last given, the rest drawn; 19 gaps, "
-          "in batches",
+    d.say(20, 116, "2  between two neighbours: first and last given, the 19 between them drawn; "
+          "19 gaps, in batches",
           anchor="start")
-    d.arrow((33, 68), (33, 134), colour="given")
-    d.arrow((80, 68), (80, 100), (927, 100), (927, 134), colour="given")
-    for i in range(20): d.frame(20 + 47*i, 138, "given" if i in (0, 19) else "noise", 1 - i/190, 26)
-    d.say(20, 208, "3  written as they come: 19 gaps of 20 frames are 380 frames; "
-          "memory holds one batch",
+    d.arrow((16, 68), (16, 148), (20, 148), colour="given")
+    d.arrow((80, 68), (80, 92), (944, 92), (944, 148), (932, 148), colour="given")
+    for i in range(21):
+        d.frame(20 + 44.2*i, 138, "given" if i in (0, 20) else "noise", 1 - i/200, 26)
+    d.say(20, 208, "3  written as they come: 19 gaps of 20 frames, each without its last, are 380; "
+          "memory holds some gaps",
           anchor="start")
     for i in range(19):
         d.add("rect", x=20 + 48.4*i, y=224, width=47, height=26, rx=3,
               style="fill: var(--soft); stroke: var(--line)")
         d.say(43.5 + 48.4*i, 241, f"{20*i}…", "small faint")
     d.say(20, 280, "The micro-conditions tell the model which of the two it does: "
-          "the stride is 20 or 1.",
+          "among them is the stride.",
           "small faint", "start")
     return d
 
