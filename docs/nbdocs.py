@@ -54,9 +54,9 @@ BLOB_URL = f"{CFG.git_url}/blob/{CFG.branch}/"   # files that are no page of the
 # bottom; the handbook holds what one looks up, and what the course leaves aside.
 COURSE = {
     "Start here": [50],
-    "See": [100, 110, 120],
-    "Codec": [180, 185],
+    "See": [100, 110],
     "Flow": [200, 220, 225, 230, 240],
+    "Codec, words and judge": [180, 185, 120],
     "The model": [290, 300, 305, 310, 320, 330, 340, 350, 360, 380],
     "STIV": [500, 510, 520, 530, 540, 545, 550],
     "Training": [595, 600, 605, 610, 620, 660, 670],
@@ -232,6 +232,14 @@ def module_of(fn):
     return importlib.import_module(f"{CFG.lib_path.name}.{found[1]}") if found else None
 
 
+def minutes(body):
+    "Minutes to read what is open of a page: 200 words or 15 lines of code a minute"
+    opened = re.sub(r"^\?\?\?.*\n(\n|    .*\n)*", "", body, flags=re.M)   # folds are left out
+    code = [m[4] for m in BLOCK.finditer(opened) if m[3] != "text"]
+    words = len(re.sub(r"<[^>]*>", " ", BLOCK.sub("", opened)).split())
+    return max(1, round(words/200 + sum(c.count("\n") for c in code)/15))
+
+
 def fold(kind, title, block):
     return f'??? {kind} "{title}"\n\n{textwrap.indent(block, "    ")}'
 
@@ -253,8 +261,9 @@ class Page:
         parts = [f"# {self.title}\n"]
         self.description = front.get("description", "")
         if self.description: parts.append(f"> {self.description}\n")
-        if not readme: parts.append(self.actions())
-        parts += [self.cell(c) for c in self.ordered(nb.cells)]
+        body = [self.cell(c) for c in self.ordered(nb.cells)]
+        if not readme: parts.append(self.actions("\n".join(body)))
+        parts += body
         text = re.sub(r"\n{3,}", "\n\n", "\n".join(filter(None, parts)))
         # nbdev links names in signatures too, but a code block shows the link's Markdown
         text = FENCE.sub(lambda m: SYMBOL.sub(r"\1", m[0]), text)
@@ -263,13 +272,15 @@ class Page:
         text = self.for_readme(text) if readme else self.for_site(text, state)
         self.text = text.rstrip() + "\n"
 
-    def actions(self):
-        "What a reader can do with the page, besides reading it"
+    def actions(self, body):
+        "What a reader can do with the page, and about how long reading it takes"
         rel = self.fn.relative_to(ROOT).as_posix()
         links = {"Download the notebook": f"notebooks/{self.fn.name}",
                  "Source": f"{BLOB_URL}{rel}", "Markdown": f"markdown/{page(self.fn)}.txt"}
         linked = " · ".join(f'<a href="{url}">{name}</a>' for name, url in links.items())
-        return f'<p class="nbactions">{linked} · run it: <code>jupyter lab {rel}</code></p>\n'
+        n = minutes(body)
+        return (f'<p class="nbactions">about {n} minute{"s" * (n > 1)} to read · {linked} · '
+                f'run it: <code>jupyter lab {rel}</code></p>\n')
 
     def ordered(self, cells):
         "Cells to show; exported code is cut, and each piece stands behind the signature it makes"
