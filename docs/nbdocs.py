@@ -137,6 +137,8 @@ def notebooks():
         twin = numbers.setdefault(number(fn), fn)
         if twin != fn: raise DocsError(f"{fn.name} and {twin.name} have the same number")
     placed = [n for parts in SHELVES.values() for part in parts.values() for n in part]
+    twice = {n for n in placed if placed.count(n) > 1}
+    if twice: raise DocsError(f"page {min(twice)} stands in two parts: see docs/nbdocs.py")
     for n in numbers.keys() ^ set(placed):
         what = f"{numbers[n].name} stands in no part" if n in numbers else f"there is no page {n}"
         raise DocsError(f"{what}: see COURSE and HANDBOOK in docs/nbdocs.py")

@@ -27,25 +27,22 @@ class Explorer:
     "Sliders before pictures that were drawn beforehand; shows itself as the last value of a cell"
     def __init__(self,
         box,           # widget of sliders and pictures
-        pictures:list, # PNG bytes of all, in order
-        first:int,     # which of them is shown where there are no widgets
+        pictures:list, # PNG bytes of all, in order; the first is shown where there are no widgets
     ):
         self.box = box
         self.pictures = pictures
-        self.first = first
 
     def _repr_mimebundle_(self, **kw):
         shown = self.box._repr_mimebundle_(**kw)
         data, about = shown if isinstance(shown, tuple) else (shown, {})
-        picture = base64.b64encode(self.pictures[self.first]).decode()
+        picture = base64.b64encode(self.pictures[0]).decode()
         return dict(data) | {'image/png': picture}, about
 
-def _slider(name:str, values:list, start):
+def _slider(name:str, values:list):
     "A slider over values, with their name"
     shown = [(f'{v:g}' if isinstance(v, float) else str(v), v) for v in values]
     return widgets.SelectionSlider(
-        options=shown, value=start, description=name, continuous_update=True,
-        layout=widgets.Layout(width='420px'))
+        options=shown, description=name, layout=widgets.Layout(width='420px'))
 
 def explore(
     draw,     # function of the parameters, by name; gives a matplotlib figure
@@ -60,7 +57,7 @@ def explore(
     known = inspect.signature(draw).parameters
     for name in choices:
         if name not in known: raise ValueError(f'{draw.__name__} has no parameter {name!r}')
-    sliders = [_slider(name, values, values[0]) for name, values in choices.items()]
+    sliders = [_slider(name, values) for name, values in choices.items()]
     outer, *inner = choices.items()
     pictures, pages = [], []
     for value in outer[1]:
@@ -71,7 +68,7 @@ def explore(
         images = [widgets.Image(value=png, format='png') for png in drawn]
         pages.append(_stack(images, sliders[1]) if inner else images[0])
     box = widgets.VBox([*sliders, _stack(pages, sliders[0])])
-    return Explorer(box, pictures, 0)
+    return Explorer(box, pictures)
 
 def _stack(children:list, slider):
     "Widgets of which the one is shown that a slider points at"

@@ -31,21 +31,14 @@ class _Text(nn.Module):
         out = self.text(ids, ids > 0)
         return out.tokens, out.pooled
 
-class _Encoder(nn.Module):
-    "A picture (1, 3, H, W) in [-1, 1] to its latent (1, c, h, w)"
-    def __init__(self, vae:TinyVAE):
+class _OfClip(nn.Module):
+    "A method of the codec for one clip: (f, …) to (f, …), clips and latents as it has them"
+    def __init__(self, vae:TinyVAE, method:str):
         super().__init__()
         self.vae = vae
+        self.method = method
 
-    def forward(self, picture): return self.vae.encode(picture[None])[0]
-
-class _Decoder(nn.Module):
-    "Latents (f, c, h, w) to frames (f, 3, H, W) in [-1, 1]"
-    def __init__(self, vae:TinyVAE):
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latents): return self.vae.decode(latents[None])[0]
+    def forward(self, x): return getattr(self.vae, self.method)(x[None])[0]
 
 def _check(pipe:Pipeline):
     "Raises for what the thirty lines don't do"
@@ -75,8 +68,9 @@ def _parts(pipe:Pipeline) -> dict:
         text=(_Text(pipe.text), (ids,), ['ids'], ['tokens', 'pooled']),
         denoise=(pipe.model, (z, torch.zeros(2), *words),
                  ['z', 't', 'tokens', 'pooled', 'micro', 'mask'], ['v']),
-        encode=(_Encoder(pipe.vae), (torch.zeros(1, 3, d.size, d.size),), ['picture'], ['latent']),
-        decode=(_Decoder(pipe.vae), (z[0],), ['latents'], ['frames']))
+        encode=(_OfClip(pipe.vae, 'encode'), (torch.zeros(1, 3, d.size, d.size),),
+                ['picture'], ['latent']),
+        decode=(_OfClip(pipe.vae, 'decode'), (z[0],), ['latents'], ['frames']))
 
 def _describe(pipe:Pipeline) -> dict:
     "All that a sampler must know besides the graphs, JSON-able"
