@@ -237,6 +237,7 @@ def module_of(fn):
 def minutes(body):
     "Minutes to read what is open of a page: 200 words or 15 lines of code a minute"
     opened = re.sub(r"^\?\?\?.*\n(\n|    .*\n)*", "", body, flags=re.M)   # folds are left out
+    opened = re.sub(r"<(svg|script)\b.*?</\1>", "", opened, flags=re.S)
     code = [m[4] for m in BLOCK.finditer(opened) if m[3] != "text"]
     words = len(re.sub(r"<[^>]*>", " ", BLOCK.sub("", opened)).split())
     return max(1, round(words/200 + sum(c.count("\n") for c in code)/15))

@@ -50,7 +50,8 @@ def _check(pipe:Pipeline):
                   'linear'), image=(c.image, 'replace'), given_flag=(c.given_flag, False),
                   null_image=(d.null_image, 'noise'), noise_image=(d.noise_image, 0),
                   mode=(d.mode, 'jit'), rule=(d.rule, 'cfg'), blur=(d.blur, 0),
-                  known=(d.known, 'own'))
+                  known=(d.known, 'own'), solver=(d.solver, 'euler'),
+                  guide_from=(d.guide_from, 0), guide_until=(d.guide_until, 1))
     for name, (found, want) in wanted.items():
         if found != want:
             raise ValueError(f'{name}={found!r}: only pipelines with {name}={want!r} are exported')
@@ -84,6 +85,8 @@ def _describe(pipe:Pipeline) -> dict:
         micro=told.tolist())
 
 # %% ../../nbs/545_export.ipynb #d5b95ed5
+_FILES = {'text.onnx', 'denoise.onnx', 'encode.onnx', 'decode.onnx', 'graphs.json'}
+
 def export_graphs(
     pipe:Pipeline, # with the tiny codec and text encoder, such as `load('toy')`
     folder,        # folder to write; an older one of graphs is replaced
@@ -91,7 +94,7 @@ def export_graphs(
     "A pipeline as ONNX graphs, for its own size and number of frames (ours; extra \"export\")"
     folder = Path(folder)
     held = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-    if (folder.exists() and not folder.is_dir()) or (held and 'graphs.json' not in held):
+    if (folder.exists() and not folder.is_dir()) or held - _FILES:
         raise ValueError(f'{folder} holds other things than graphs; name another folder')
     _check(pipe)
     try: import onnxscript                   # noqa: F401  (torch.onnx needs it)
