@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test docs lab run prepare clean
+.PHONY: help setup demo test docs lab run prepare wheel clean
 
 help:      ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -39,6 +39,9 @@ prepare: setup ## before a commit: export the modules, clean the notebooks, writ
 	$(BIN)/nbdev_clean
 	$(BIN)/nbdev_clean --fname index.ipynb
 	$(BIN)/python docs/nbdocs.py readme
+
+wheel:     ## the files of a release, built and tried outside the checkout: minutes
+	@$(PYTHON) docs/release.py wheel
 
 clean:     ## what can be built again; .venv stays
 	rm -rf _site _proc _docs build dist *.egg-info .pytest_cache .ruff_cache

@@ -16,6 +16,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PAGES = ("index", "in_one_drawing", "sampler", "recipe", "by_hand", "export")
 WIDTHS = (1440, 390)
+CONTROLS = (("solver", 1440), ("condition", 1440), ("guidance", 390))   # pages, and widths
+
+
+def chromium():
+    "The path of a browser; None where there is none"
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -46,6 +52,26 @@ def layout(browser, origin, faults):
             wide = tab.evaluate("document.documentElement.scrollWidth")
             if wide > width + 1: faults.append(f"{name}.html is {wide} pixels wide at {width}")
         tab.close()
+
+
+def headers(browser, origin, faults):
+    "Each page says what it is, cites the paper, and leads to Colab and to a copy that is there"
+    tab = watched(browser, origin, faults)
+    about = set()
+    for name in PAGES:
+        tab.goto(f"{origin}/{name}.html")
+        about.add(tab.locator("meta[name=description]").get_attribute("content"))
+        read = "all => all.map(a => [a.text, a.href])"
+        links = dict(tab.locator(".nbactions a").evaluate_all(read))
+        if not links.get("Open in Colab", "").endswith(f"{name}.ipynb"):
+            faults.append(f"{name}.html does not lead to Colab")
+        copied = tab.request.get(links["Download the notebook"])
+        if "Only in this copy" not in copied.text(): faults.append(f"{name}.html has no copy")
+        if name == "sampler" and not any("arxiv" in url and "§2.3.2" in text
+                                         for text, url in links.items()):
+            faults.append("sampler.html does not cite the paper's §2.3.2")
+    if len(about) < len(PAGES): faults.append(f"pages share a description: {about}")
+    tab.close()
 
 
 def search(browser, origin, faults):
@@ -92,18 +118,37 @@ def folds(browser, origin, faults):
     tab.close()
 
 
-def sliders(browser, origin, faults):
-    "A figure with sliders shows another picture when one is moved, by the keyboard"
-    tab = watched(browser, origin, faults)
-    tab.goto(f"{origin}/solver.html")
-    handle = tab.locator(".nbout .noUi-handle").first
-    handle.wait_for()
-    shown = ".nbout img:visible"
-    before = tab.locator(shown).first.get_attribute("src")
-    handle.press("ArrowRight")
-    tab.wait_for_timeout(300)
-    if tab.locator(shown).first.get_attribute("src") == before: faults.append("a slider is stuck")
-    tab.close()
+def moves(box):
+    "For each slider and group of buttons: what to press on the keyboard, and what takes it back"
+    for slider in box.locator("[role=slider]").all():
+        at_end = slider.evaluate("s => s.ariaValueNow == s.ariaValueMax")
+        keys = ("ArrowLeft", "ArrowRight") if at_end else ("ArrowRight", "ArrowLeft")
+        yield [(slider, key) for key in keys]
+    for group in box.locator(".widget-toggle-buttons").all():
+        at = group.evaluate("g => [...g.querySelectorAll('button')].findIndex("
+                            "b => b.classList.contains('mod-active'))")
+        yield [(group.locator("button").nth(i), "Space") for i in (0 if at else 1, at)]
+
+
+def widgets(browser, origin, faults):
+    "Each slider and button of a figure shows another picture, and takes it back, by the keyboard"
+    for name, width in CONTROLS:
+        tab = watched(browser, origin, faults, viewport=dict(width=width, height=900))
+        tab.goto(f"{origin}/{name}.html")
+        box = tab.locator(".nbout", has=tab.locator(".widget-label")).first
+        box.locator("img").first.wait_for()
+        def shown():
+            tab.wait_for_timeout(300)
+            return box.locator("img:visible").first.get_attribute("src")
+        found = [*moves(box)]
+        if not found: faults.append(f"{name}.html has no controls")
+        for i, ((control, key), (back, undo)) in enumerate(found, 1):
+            start = shown()
+            control.press(key)
+            if shown() == start: faults.append(f"{name}.html: control {i} is stuck")
+            back.press(undo)
+            if shown() != start: faults.append(f"{name}.html: control {i} does not come back")
+        tab.close()
 
 
 def play(browser, origin, faults):
@@ -137,7 +182,7 @@ def play(browser, origin, faults):
 def main():
     try: from playwright.sync_api import sync_playwright
     except ImportError: return print("skipped: pip install playwright")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = chromium()
     if not found: return print("skipped: there is no Chromium")
     if not SITE.is_dir(): sys.exit("there is no site: run `make docs`")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE)))
@@ -146,12 +191,14 @@ def main():
     faults = []
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=found, args=FLAGS)
-        for check in (layout, search, schemes, folds, sliders): check(browser, origin, faults)
+        checks = (layout, headers, search, schemes, folds, widgets)
+        for check in checks: check(browser, origin, faults)
         said = play(browser, origin, faults)
         browser.close()
     server.shutdown()
     if faults: sys.exit("\n".join(dict.fromkeys(faults)))
-    print(f"{len(PAGES)} pages at {len(WIDTHS)} widths, search, schemes, folds, sliders; {said}")
+    names = ", ".join(check.__name__ for check in checks[1:])
+    print(f"{len(PAGES)} pages at {len(WIDTHS)} widths, {names}; {said}")
 
 
 if __name__ == "__main__": main()

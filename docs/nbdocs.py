@@ -3,6 +3,7 @@
     python docs/nbdocs.py readme          # write README.md and index_files/ from index.ipynb
     python docs/nbdocs.py readme --check  # only say whether they are up to date
     python docs/nbdocs.py site            # build _site/site
+    python docs/nbdocs.py minutes         # write results/reading.json, for the teachers' plan
 
 nbdev's processors do what they do for its own sites: directives, front matter, show_doc, links of
 `backticked` names. The Markdown is written here; Zensical makes a site of it that works offline.
@@ -32,8 +33,12 @@ from nbdev import processors
 from nbdev.doclinks import nbglob
 from nbdev.processors import FilterDefaults, exec_show_docs, rm_export
 
+import colab
 import drawings
+import paper
 from listings import WIDTH, defined, fields_table, narrow, pieces
+from moving import still, strips
+from schemes import dark_twin, in_schemes, pictures_in, twin_name
 
 def_names = processors._def_names
 
@@ -50,6 +55,9 @@ ROOT = CFG.config_path
 HERE = Path(__file__).parent
 DOC_URL = f"{CFG.doc_host}{CFG.doc_baseurl}/"    # what nbdev's links of symbols start with
 BLOB_URL = f"{CFG.git_url}/blob/{CFG.branch}/"   # files that are no page of the site
+RAW_URL = f"{CFG.git_url}/raw/{CFG.branch}/"     # pictures, as files
+READING = ROOT / "results/reading.json"
+SLACK = 5   # minutes by which a page may differ from what is kept
 # Two shelves, their parts, and the numbers of a part's pages. The course is a path from top to
 # bottom; the handbook holds what one looks up, and what the course leaves aside.
 COURSE = {
@@ -58,14 +66,14 @@ COURSE = {
     "Flow": [200, 220, 225, 230, 240],
     "Codec, words and judge": [180, 185, 120],
     "The model": [290, 300, 305, 310, 320, 330, 340, 350, 360, 380],
-    "STIV": [500, 510, 520, 530, 540, 545, 550],
+    "STIV": [500, 510, 520, 530, 540, 541, 545, 550],
     "Training": [595, 600, 605, 610, 620, 660, 670],
     "Judged by samples": [700, 710, 720, 730, 740, 742],
     "Applications": [750, 772, 775, 780, 782, 784, 786, 788, 790, 795],
     "Lab": [800, 825, 827, 840],
 }
 HANDBOOK = {
-    "Core": [10, 20, 30, 31, 35, 40, 45, 47, 49],
+    "Core": [10, 20, 30, 31, 35, 40, 45, 46, 47, 48, 49],
     "Toy worlds": [104, 107, 108, 109, 111, 122, 124],
     "Read from pixels": [113, 115, 116, 118, 119],
     "Files and streams": [95, 101, 130, 132, 135, 140, 190, 537],
@@ -78,7 +86,8 @@ HANDBOOK = {
     "Shipped models": [798],
     "Running arms": [803, 804, 805, 808, 809, 810, 812, 815, 820, 822, 830],
     "Benchmarks": [900, 910, 920, 925, 930, 935, 940],
-    "Command line": [950, 960, 965, 967, 970, 975, 977, 978, 980, 990],
+    "Command line": [950, 960, 962, 965, 967, 970, 975, 977, 978, 980, 990],
+    "Teaching": [52],
     "When something goes wrong": [993],
 }
 SHELVES = {"Course": COURSE, "Handbook": HANDBOOK}   # in the order of the sidebar
@@ -92,6 +101,7 @@ MEDIA = {
 }
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
+HELD = re.compile(rf'\n<script type="{re.escape(STATE)}">.*</script>')   # what widgets hold
 
 OPTION = re.compile(r"^\s*#\|\s*([\w-]+)\s*:\s*(.*?)\s*$")
 SOURCE_LINK = re.compile(r"\{target=\"_blank\"[^}]*\}")
@@ -102,10 +112,10 @@ FENCE = re.compile(r"^(\s*)(```+)[^\n]*\n.*?^\1\2$", re.M | re.S)
 SYMBOL = re.compile(r"\[(`[^`\n]+`)\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^( *)(```+)(\w*)\n(.*?)^\1\2$", re.M | re.S)   # indent, ticks, language, code
 TEST = re.compile(r"^\s*(assert |test_\w+\()", re.M)
-TITLE = re.compile(r"title(?:=|\()f?['\"]([^'\"{}\n\[\]]{8,})['\"]")   # of a figure: what to see
+TITLE = re.compile(r"title(?: = \(?|=|\()f?['\"]([^'\"{}\n\[\]]{8,})['\"]")   # of a figure
 DRAWING = re.compile(r"!\[([^\]]*)\]\((drawings/\w+\.svg|nbs/drawings/\w+\.svg)\)")
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>\n(.*?)\n</details>", re.S)
-HEADING_ID = re.compile(r"^#+ .*\{#([\w.]+)\}$", re.M)
+HEADING_ID = re.compile(r'^#+ .*?(?:\{#|<a id=")([\w.]+)["}]', re.M)
 
 
 class DocsError(Exception):
@@ -167,7 +177,7 @@ def tables(shelf):
     of = {number(fn): fn for fn in notebooks()}
     out = []
     for part, pages in SHELVES[shelf].items():
-        out += [f"**{part}**", "", "| | page | what it builds |", "|---|---|---|"]
+        out += [f"**{part}**", "", "| no. | page | what it builds |", "|---|---|---|"]
         for n in pages:
             title, what = head(of[n])
             out.append(f"| {n:03} | [{title}](nbs/{of[n].name}) | {what} |")
@@ -243,6 +253,13 @@ def minutes(body):
     return max(1, round(words/200 + sum(c.count("\n") for c in code)/15))
 
 
+def outside_code(change, text):
+    "`text` with `change` made to what is not code"
+    pieces = CODE.split(text)   # text and code, by turns
+    pieces[::2] = map(change, pieces[::2])
+    return "".join(pieces)
+
+
 def fold(kind, title, block):
     return f'??? {kind} "{title}"\n\n{textwrap.indent(block, "    ")}'
 
@@ -256,6 +273,7 @@ class Page:
         self.files = {}
         nb = read_nb(fn)
         state = nb.metadata.get("widgets", {}).get(STATE)
+        self.cited = [] if fn.stem == "index" else paper.sections(c.source for c in nb.cells)
         os.chdir(fn.parent)  # where a notebook's relative paths start
         try: Processors()(nb)
         except Exception as e: raise DocsError(f"{fn.name}: {e}\n{e.__cause__ or ''}") from e
@@ -265,7 +283,8 @@ class Page:
         self.description = front.get("description", "")
         if self.description: parts.append(f"> {self.description}\n")
         body = [self.cell(c) for c in self.ordered(nb.cells)]
-        if not readme: parts.append(self.actions("\n".join(body)))
+        self.minutes = minutes("\n".join(body))
+        if not readme: parts.append(self.actions())
         parts += body
         text = re.sub(r"\n{3,}", "\n\n", "\n".join(filter(None, parts)))
         # nbdev links names in signatures too, but a code block shows the link's Markdown
@@ -275,15 +294,38 @@ class Page:
         text = self.for_readme(text) if readme else self.for_site(text, state)
         self.text = text.rstrip() + "\n"
 
-    def actions(self, body):
+    def actions(self):
         "What a reader can do with the page, and about how long reading it takes"
         rel = self.fn.relative_to(ROOT).as_posix()
-        links = {"Download the notebook": f"notebooks/{self.fn.name}",
+        links = {"Open in Colab": colab.link(CFG, self.fn),
+                 "Download the notebook": f"notebooks/{self.fn.name}",
                  "Source": f"{BLOB_URL}{rel}", "Markdown": f"markdown/{page(self.fn)}.txt"}
-        linked = " · ".join(f'<a href="{url}">{name}</a>' for name, url in links.items())
-        n = minutes(body)
-        return (f'<p class="nbactions">about {n} minute{"s" * (n > 1)} to read · {linked} · '
-                f'run it: <code>jupyter lab {rel}</code></p>\n')
+        linked = [f'<a href="{url}">{name}</a>' for name, url in links.items()]
+        n = self.minutes
+        said = [f'about {n} minute{"s" * (n > 1)} to read', paper.link(self.cited), *linked,
+                f"run it: <code>jupyter lab {rel}</code>"]
+        return f'<p class="nbactions">{" · ".join(filter(None, said))}</p>\n'
+
+    def front(self):
+        "Front matter: the subtitle as plain text, which search engines and previews show"
+        plain = re.sub(r"[`*$]|\[([^\]]*)\]\([^)]*\)", r"\1", self.description)
+        if not plain: return ""
+        held = yaml.safe_dump({"description": plain}, allow_unicode=True, width=10_000)
+        return f"---\n{held}---\n\n"
+
+    def copy(self):
+        "The notebook as one downloads it, or opens it in Colab"
+        folder = self.fn.parent.relative_to(ROOT).as_posix()
+        def relink(text): return outside_code(lambda s: LINK.sub(self.address, s), text)
+        return colab.copy(self.fn.read_text(encoding="utf-8"), CFG, folder, relink)
+
+    def address(self, m):
+        "A relative link as the address of a page of the site, or of a file of the repository"
+        to = (self.fn.parent / unquote(m[2])).resolve()
+        anchor = (m[3] or "").lower()
+        if to.suffix == ".ipynb": return f"{m[1]}{DOC_URL}{page(to)}.html{anchor}"
+        url = RAW_URL if to.suffix.lstrip(".") in MEDIA.values() else BLOB_URL
+        return f"{m[1]}{url}{to.relative_to(ROOT).as_posix()}{anchor}"
 
     def ordered(self, cells):
         "Cells to show; exported code is cut, and each piece stands behind the signature it makes"
@@ -329,9 +371,11 @@ class Page:
         code = "\n".join(lines).strip("\n")
         shown = fence(code, "python") if code and opts.get("echo") != "false" else ""
         outputs = []
-        alt = opts.get("fig-alt") or " / ".join(TITLE.findall(code)) or "output"
+        alt = opts.get("fig-alt") or " / ".join(TITLE.findall(code)) or f"figure: {self.title}"
         if opts.get("output") != "false":
-            outputs = [self.output(o, alt) for o in c.get("outputs", [])]
+            plays = "show_frames(" in code and opts.get("moves") != "false"
+            twins = opts.get("dark") != "keep"
+            outputs = [self.output(o, alt, plays, twins) for o in c.get("outputs", [])]
         if title := self.fold_title(c, code, any(outputs)): shown = fold(*title, shown)
         return "\n".join(filter(None, [shown, *outputs]))
 
@@ -356,8 +400,8 @@ class Page:
         def folded(m): return fold("success", m[1], m[2].strip() + "\n")
         return DETAILS.sub(folded, DRAWING.sub(inline, text))
 
-    def output(self, o, alt):
-        "Output `o` as Markdown; pictures and clips become files, whose text is `alt`"
+    def output(self, o, alt, plays=False, twins=True):
+        "Output `o` as Markdown; pictures and clips become files, whose text is `alt`; strips play"
         if o.output_type == "stream":
             return fence(joined(o.text), "text") if o.name == "stdout" else ""
         if o.output_type == "error":
@@ -366,22 +410,39 @@ class Page:
         data = {k: v if isinstance(v, dict) else joined(v) for k, v in o.data.items()}
         if VIEW in data and not self.readme:
             view = f'<script type="{VIEW}">{json.dumps(data[VIEW])}</script>'
-            return f'<div class="nbout">{view}</div>\n'
+            first = data.get("image/png")   # of an `Explorer`
+            drawn = " drawn" if first and not pictures_in(base64.b64decode(first)) else ""
+            return f'<div class="nbout{drawn}">{view}</div>\n'
         if "text/html" in data and not self.readme: return self.html(data["text/html"])
         for mime, ext in MEDIA.items():
             if mime in data:
                 is_text = mime.endswith("xml")
                 raw = data[mime].encode() if is_text else base64.b64decode(data[mime])
-                return f"![{alt}]({self.add(raw, ext)})\n"
+                return self.picture(raw, ext, alt, plays, twins)
         if "text/markdown" in data: return data["text/markdown"] + "\n"
         if "text/latex" in data: return data["text/latex"] + "\n"
         return fence(data["text/plain"], "text") if "text/plain" in data else ""
+
+    def picture(self, raw, ext, alt, plays, twins):
+        "A picture as Markdown, with what docs/assets/moving.js needs to play it or to stop it"
+        name = self.add(raw, ext)
+        shown = f"![{alt}]({name})"
+        if self.readme: return f"{shown}\n"
+        twin = dark_twin(raw) if twins and ext == "png" else None
+        if twin: self.files[twin_name(name)] = twin
+        if ext == "gif": return f'{shown}{{data-still="{self.add(still(raw), "png")}"}}\n'
+        rows = strips(raw) if plays and ext == "png" else []
+        if not rows: return f"{shown}\n"
+        box = f'<div class="stiv-strip-of" data-rows="{json.dumps(rows)}" markdown>'
+        return f"{box}\n\n{shown}\n\n</div>\n"
 
     def html(self, html):
         "`html` as one block, its embedded pictures and clips moved to files"
         def to_file(m):
             if m[2] not in MEDIA: return m[0]
-            return f'src="{self.add(base64.b64decode(m[3]), MEDIA[m[2]])}"'
+            raw, ext = base64.b64decode(m[3]), MEDIA[m[2]]
+            stop = f' data-still="{self.add(still(raw), "png")}"' if ext == "gif" else ""
+            return f'src="{self.add(raw, ext)}"{stop}'
         return f'<div class="nbout">\n{DATA_URI.sub(to_file, html).strip()}\n</div>\n'
 
     def add(self, raw, ext):
@@ -393,9 +454,7 @@ class Page:
     def relink(self, text):
         "`text` with relative links outside code pointed at pages, pictures or the repository"
         if self.readme: return text
-        pieces = CODE.split(text)   # text and code, by turns
-        pieces[::2] = [LINK.sub(self.target, s) for s in pieces[::2]]
-        return "".join(pieces)
+        return outside_code(lambda s: LINK.sub(self.target, s), text)
 
     def target(self, m):
         path = unquote(m[2])
@@ -424,8 +483,11 @@ class Page:
     def for_site(self, text, state):
         text = SOURCE_LINK.sub("{.nbsrc}", text).replace("#LNone", "")
         # nbdev's links of symbols are in lower case, so the headings get such ids
-        heading = r"(\{\.nbsrc\}\n\n#+ )(\S+)\n"
-        text = re.sub(heading, lambda m: f"{m[1]}{m[2]} {{#{m[2].lower()}}}\n", text)
+        def anchored(m):
+            if "__" not in m[2]: return f"{m[1]}{m[2]} {{#{m[2].lower()}}}\n"
+            name = m[2].replace("_", r"\_")   # Markdown would make it bold, and lose the id
+            return f'{m[1]}<a id="{m[2].lower()}"></a>{name}\n'
+        text = re.sub(r"(\{\.nbsrc\}\n\n#+ )(\S+)\n", anchored, text)
         text = re.sub(re.escape(DOC_URL) + r"([\w/.-]*?)\.html", r"\1.md", text)
         if state and VIEW in text:
             held = json.dumps(state).replace("</", "<\\/")
@@ -486,6 +548,21 @@ def check_width(pages):
             lines = (line.removeprefix(indent) for line in code.splitlines())
             bad += [f"{fn.name}: {line}" for line in lines if len(line) > WIDTH]
     if bad: raise DocsError("\n".join([f"code of more than {WIDTH} characters a line:", *bad]))
+
+
+def reading(pages):
+    "Minutes of reading by the number of a page, as results/reading.json keeps them"
+    return {f"{number(fn):03}": p.minutes for fn, p in pages.items() if fn.stem != "index"}
+
+
+def check_reading(pages):
+    "Raise `DocsError` where a page has grown or shrunk by more minutes than the plan can bear"
+    kept = json.loads(READING.read_text(encoding="utf-8"))
+    now = reading(pages)
+    stale = [n for n in now if abs(kept.get(n, now[n]) - now[n]) > SLACK]
+    if stale:
+        raise DocsError(f"page {stale[0]} takes {now[stale[0]]} minutes, not {kept[stale[0]]}: "
+                        "run python docs/nbdocs.py minutes, then 052_teaching.ipynb again")
 
 
 def land(text, ids):
@@ -572,9 +649,11 @@ def site():
     fns = [ROOT / "index.ipynb", *notebooks()]
     pages = {fn: Page(fn) for fn in fns}
     check_width(pages)
+    check_reading(pages)
     ids = {f"{page(fn)}.md": set(HEADING_ID.findall(p.text)) for fn, p in pages.items()}
     for fn, p in pages.items():
-        write(work / "docs", {**p.files, f"{page(fn)}.md": land(p.text, ids).encode()})
+        text = p.front() + in_schemes(land(p.text, ids), p.files)
+        write(work / "docs", {**p.files, f"{page(fn)}.md": text.encode()})
     shutil.copytree(HERE / "assets", work / "docs/assets")
     with open(work / "docs/assets/nb.css", "a", encoding="utf-8") as css: css.write(scheme_css())
     conf = yaml.safe_load((HERE / "mkdocs.yml").read_text(encoding="utf-8"))
@@ -587,21 +666,31 @@ def site():
         said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr.split("Traceback")[0])
         raise DocsError(f"zensical stopped:\n{said.strip()}")
     for fn, p in pages.items():
-        write(work / "site", {f"notebooks/{fn.name}": fn.read_bytes(),
-                              f"markdown/{page(fn)}.txt": p.text.encode()})
+        write(work / "site", {f"notebooks/{fn.name}": p.copy(),
+                              f"markdown/{page(fn)}.txt": HELD.sub("", p.text).encode()})
     write(work / "site", {"llms.txt": llms(pages).encode()})
     check_site(work / "site")
     for what in player(work / "site/assets/play"): print(f"note: {what}")
     print(f"{len(pages)} pages in _site/site")
 
 
+def keep_reading():
+    "Write results/reading.json, which the plan for teachers counts with"
+    pages = {fn: Page(fn) for fn in notebooks()}
+    text = json.dumps(reading(pages), indent=1) + "\n"
+    READING.write_text(text, encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["readme", "site"])
+    parser.add_argument("what", choices=["readme", "site", "minutes"])
     parser.add_argument("--check", action="store_true", help="with readme: write nothing")
     args = parser.parse_args()
-    try: readme(args.check) if args.what == "readme" else site()
+    try:
+        if args.what == "readme": readme(args.check)
+        elif args.what == "site": site()
+        else: keep_reading()
     except DocsError as e: sys.exit(str(e))
 
 

@@ -9,7 +9,9 @@ tst_flags; a skipped cell keeps the outputs it has. A second run on the same mac
 file.
 """
 import argparse
+import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -25,6 +27,7 @@ from nbdev.process import extract_directives
 
 STATE = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
+LINKS = ("LinkModel", "DirectionalLinkModel")
 
 
 class Client(NotebookClient):
@@ -50,6 +53,23 @@ def drop_stderr(cell):
     cell.outputs = [o for o in cell.outputs if o not in noise]
 
 
+def seen(state, roots):
+    "The widgets that `roots` are made of, and the links between them, out of all that were made"
+    found, left = set(), [*roots]
+    while left:
+        key = left.pop()
+        if key in found: continue
+        found.add(key)
+        left += re.findall(r"IPY_MODEL_(\w+)", json.dumps(state[key]["state"]))
+    for key, widget in state.items():
+        ends = re.findall(r"IPY_MODEL_(\w+)", json.dumps(widget["state"]))
+        if widget["model_name"] in LINKS and found.issuperset(ends): found.add(key)
+    for widget in state.values():   # most of what a layout may say, it does not
+        if widget["model_name"] != "LayoutModel": continue
+        widget["state"] = {k: v for k, v in widget["state"].items() if v is not None}
+    return {key: widget for key, widget in state.items() if key in found}
+
+
 def run(fn, flags, timeout):
     "Execute `fn` and save it, with widget ids numbered in the order of creation"
     start = time.time()
@@ -68,12 +88,18 @@ def run(fn, flags, timeout):
     for c in nb.cells:
         c.metadata.pop("execution", None)
         if c.cell_type == "code": drop_stderr(c)
-    text = nbformat.writes(nb)
-    state = nb.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
-    for i, key in enumerate(state): text = text.replace(key, f"{i:032x}")
-    nb = nbformat.reads(text, 4)
-    outputs = [o for c in nb.cells for o in c.get("outputs", [])]
-    if not any(VIEW in o.get("data", {}) for o in outputs): nb.metadata.pop("widgets", None)
+    shown = [o for c in nb.cells for o in c.get("outputs", [])]
+    for o in shown:   # controls that do nothing without a kernel: their picture stays
+        if o.get("metadata", {}).get("live"): o["data"].pop(VIEW, None)
+    outputs = [o.get("data", {}) for o in shown]
+    roots = [data[VIEW]["model_id"] for data in outputs if VIEW in data]
+    if not roots: nb.metadata.pop("widgets", None)
+    else:
+        held = nb.metadata["widgets"][STATE]
+        held["state"] = seen(held["state"], roots)
+        text = nbformat.writes(nb)
+        for i, key in enumerate(held["state"]): text = text.replace(key, f"{i:032x}")
+        nb = nbformat.reads(text, 4)
     nbformat.write(nb, fn)
     nbdev_clean(str(fn))
     print(f"{fn}: {time.time() - start:.1f} s, {fn.stat().st_size / 1e3:.0f} kB", flush=True)

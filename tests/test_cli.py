@@ -16,7 +16,7 @@ from helpers import RED, SMALL, check_line, fine, refused
 from stiv_nb.apps.demo import STAGES, Demo
 from stiv_nb.cli.main import COMMANDS, stiv
 from stiv_nb.data.folder import make_samples
-from stiv_nb.data.pictures import read_video
+from stiv_nb.data.pictures import read_made, read_video
 from stiv_nb.data.shapes import ShapeWorld
 from stiv_nb.eval.toybench import evaluate
 from stiv_nb.stiv.pipeline import load
@@ -95,6 +95,47 @@ def test_every_command_has_help_and_an_example():
 def test_mistyped_arguments(args, says): refused(*args, says=says)
 
 
+def test_help_fits_a_window_of_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for args in (["--help"], ["data"], *([*name.split(), "--help"] for name in COMMANDS)):
+        for line in fine(*args).splitlines(): assert len(line.rstrip()) <= 80, line
+
+
+def in_terminal(*args, columns=80, **env):
+    "What `stiv` prints in a terminal of its own, stdout and stderr together"
+    import fcntl
+    import pty
+    import struct
+    import termios
+    outer, inner = pty.openpty()
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    here = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR")}
+    p = subprocess.Popen([*STIV, *map(str, args)], stdin=inner, stdout=inner, stderr=inner,
+                         env=here | dict(TERM="xterm") | env)
+    os.close(inner)
+    said = b""
+    while True:
+        try: more = os.read(outer, 4096)
+        except OSError: break                                  # Linux says so at the end
+        if not more: break
+        said += more
+    os.close(outer)
+    p.wait(timeout=30)
+    return said.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals of this kind")
+def test_a_terminal_gets_colours_and_whole_words(here):
+    text = in_terminal("demo", "--folder", "", columns=40)
+    lines = text.splitlines()
+    assert lines[0].startswith("\x1b[31mstiv:\x1b[0m ")
+    assert len(lines) > 1 and lines[1].startswith("      ")     # broken between words
+    assert max(len(line.removeprefix("\x1b[31m")) for line in lines) <= 44
+    plain = in_terminal("demo", "--help", NO_COLOR="1")
+    assert "usage: stiv demo" in plain and "\x1b" not in plain
+    assert "\x1b[1musage:\x1b[0m" in in_terminal("demo", "--help")
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setitem(COMMANDS, "doctor", (lambda: 1 + "", "stiv doctor"))
     with pytest.raises(TypeError): stiv("doctor")
@@ -135,6 +176,15 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     ([RED, "--weights", "nope"],  "no pipeline 'nope'"),
     ([RED, "--weights", "./a/b"], "no pipeline"),
     ([RED, "--weights", ""],      "no pipeline"),
+    ([RED, "--negative", "purple"], "negative: word 'purple'"),
+    ([RED, "--negative", "…"],    "negative: the prompt is empty"),
+    ([RED, "--negative", "red", "--mode", "none"], "no pass without the prompt"),
+    ([RED, "a purple circle"],    "prompt 2: word 'purple'"),
+    ([RED, "--batch", "0"],       "batch=0"),
+    ([RED, "--prompts", "a.txt"], "leave out --like and typed prompts"),
+    (["--prompts", "a.txt", "--like", "a.mp4"], "leave out --like"),
+    (["--prompts", "a.txt"],      "no file a.txt"),
+    (["--like", "a.mp4"],         "no file a.mp4"),
 ])
 def test_sample_refuses(tiny, here, args, says):
     weights = [] if "--weights" in args else ["--weights", tiny]
@@ -168,6 +218,64 @@ def test_the_seed_decides(tiny, here):
     first = drawn("a.gif", 1)
     assert drawn("b.gif", 1) == first
     assert drawn("c.gif", 2) != first
+
+
+def test_a_file_of_prompts_is_drawn_once(tiny, here):
+    path = here / "list.txt"
+    lines = ["# ours", RED, "", '{"prompt": "a square", "negative": "big", "seed": 7}', RED]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    common = ["sample", "--prompts", path, "--weights", tiny]
+    assert len(fine(*common).splitlines()) == 3
+    files = sorted(here.glob("list/*"))
+    assert [p.name for p in files] == ["0001-a-red-circle-moving-left.mp4", "0002-a-square.mp4",
+                                       "0003-a-red-circle-moving-left.mp4"]
+    first, second, third = (p.read_bytes() for p in files)
+    assert first != third                                   # a seed, but another place in its noise
+    fine("sample", "a square", "--negative", "big", "--seed", 7, "--weights", tiny, "-o", "b.mp4")
+    assert read_made("b.mp4") == read_made(files[1])
+    files[1].unlink()
+    again = fine(*common).splitlines()
+    assert again[0] == "2 of 3 are there already" and len(again) == 2
+    assert files[0].read_bytes() == first and files[1].exists()
+    refused(*common, "--steps", 1, says="0001-a-red-circle-moving-left.mp4 was drawn with steps=2")
+    refused(*common, "--out", "a.mp4", says="must be a folder")
+
+
+@pytest.mark.parametrize("text, says", [
+    ("",                                     "list.txt holds no prompt"),
+    ("# only\n\n",                           "list.txt holds no prompt"),
+    (f"{RED}\n\na purple circle",            "list.txt, line 3: word 'purple'"),
+    ("\n" + "a "*40,                         "list.txt, line 2: the caption has 40 words"),
+    ("…",                                    "list.txt, line 1: the prompt is empty"),
+    ('{"prompt": 3}',                        "list.txt, line 1: prompt='3' is int"),
+    ('{"prompt": "a"',                       "list.txt, line 1: not JSON"),
+    ('{"prompt": "a", "sede": 1}',           "did you mean 'seed'?"),
+    ('{"prompt": "a", "seed": -1}',          "list.txt, line 1: seed=-1"),
+    ('{"prompt": "a", "negative": "b"}',     "list.txt, line 1: negative: word 'b'"),
+    ('{"prompt": "a", "image": "none.png"}', "line 1: there is no file"),
+])
+def test_a_file_of_prompts_is_refused_whole(tiny, here, text, says):
+    (here / "list.txt").write_text(text, encoding="utf-8")
+    refused("sample", "--prompts", "list.txt", "--weights", tiny, says=says)
+    assert [p.name for p in here.iterdir()] == ["list.txt"]
+
+
+def test_a_video_is_drawn_again_from_itself(tiny, here, clips):
+    fine("sample", RED, "--weights", tiny, "--seed", 5, "--negative", "blue", "-o", "a.mp4")
+    fine("sample", "--like", "a.mp4", "--weights", tiny, "-o", "b.mp4")
+    assert Path("a.mp4").read_bytes() == Path("b.mp4").read_bytes()
+    fine("sample", "--like", "a.mp4", "--weights", tiny, "-o", "c.webm")
+    assert read_made("c.webm") == read_made("a.mp4")
+    made = read_made("a.mp4")
+    assert (made["prompt"], made["negative"], made["seed"]) == (RED, "blue", 5)
+    assert str(here) not in json.dumps(made) and str(tiny) not in json.dumps(made)
+    refused("sample", "--like", "a.mp4", says="'tiny', which are not here")
+    said = stiv("sample", "--like", "a.mp4", "--weights", "toy", "-o", "d.mp4")
+    assert said[0] == 0 and "other weights: sha256" in said[1]
+    foreign = next(clips.rglob("*.mp4"))
+    refused("sample", "--like", foreign, says="does not say how it was made")
+    fine("sample", RED, "--weights", tiny, "-o", "e.gif")
+    refused("sample", "--like", "e.gif", says="e.gif does not say how it was made")
 
 
 @pytest.mark.parametrize("mode, size", [
@@ -322,8 +430,12 @@ def test_eval(tiny, here):
 
 # Recipes and training
 
-def test_recipe(recipe):
-    assert set(RECIPES) <= set(fine("recipe", "--list").split())
+def test_recipe(recipe, monkeypatch):
+    monkeypatch.setattr("stiv_nb.train.planner.gpu_hours", lambda *args: 1234.5)   # for the time
+    lines = fine("recipe", "--list").splitlines()
+    assert max(map(len, lines)) <= 80
+    words = {word for line in lines for word in line.split()}
+    assert {"demo-stiv", "fig6c-stride-2", "t2v-512", "xxl", "1,234", "9.2B"} <= words
     assert "run.batch " in fine("recipe", "demo-stiv")
     assert fine("recipe", recipe, "--yaml").strip() == recipe.read_text().strip()
     assert "run.n_steps" in fine("recipe", recipe, "--against", "demo-stiv")
@@ -516,7 +628,8 @@ def test_full_disk_behind_stdout():
 
 def test_doctor():
     text = fine("doctor")
-    assert {line.split()[0] for line in text.splitlines()} <= {"ok", "missing"}
+    states = {line.split()[0] for line in text.splitlines() if line[0] != " "}
+    assert states <= {"ok", "missing"}
     assert "[hub]" in text
 
 
@@ -539,7 +652,8 @@ def test_demo_ends_with_a_table_a_pipeline_and_a_report(here, tiny, monkeypatch)
     monkeypatch.setattr("stiv_nb.apps.demo.run_demo", trained)
     monkeypatch.setattr("stiv_nb.cli.jobs._demo_ranks", lambda: 1)
     text = fine("demo", "--quick", "--seed", 3, "--folder", "made")
-    assert "T2V   train" in text and text.endswith("made/report.html")
+    assert "T2V   train" in text and max(map(len, text.splitlines()[:-1])) <= 80
+    assert text.endswith((Path("made")/"report.html").resolve().as_uri())
     assert Path("made/report.html").stat().st_size > 10_000
     fine("sample", RED, "--weights", "made", "-o", "a.png")
     assert "T2V" in fine("eval", "made", "--n", 2)

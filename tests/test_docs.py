@@ -1,11 +1,19 @@
-"""Code as the site shows it: each signature with its own, fields as a table"""
+"""Code as the site shows it: each signature with its own, fields as a table; a page's header"""
+import io
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
+import pytest
+from PIL import Image
+
 sys.path.append(str(Path(__file__).parent.parent/"docs"))
+import colab
+import paper
 from listings import defined, fields_table, narrow, pieces
+from moving import still, strips
 
 SOURCE = """LIMIT = 3
 
@@ -57,3 +65,95 @@ def test_lines_fit():
     assert all(len(line) <= 100 for line in narrow(long).split("\n"))
     assert "stiv_nb.data" not in narrow(long)
     assert narrow("a:NoneType=None, # b") == "a=None, # b"
+
+
+def picture(*rows, height=20):
+    "PNG: rows of grey frames on white, each (how many, width, gap)"
+    page = Image.new("RGB", (200, 10 + 30*len(rows)), "white")
+    for y, (n, width, gap) in enumerate(rows):
+        for i in range(n):
+            page.paste((40, 40, 40), (5 + i*(width + gap), 5 + 30*y, 5 + i*(width + gap) + width,
+                                      5 + 30*y + height))
+    out = io.BytesIO()
+    page.save(out, "PNG")
+    return out.getvalue()
+
+
+def test_strips_are_found_in_a_picture():
+    assert strips(picture((6, 20, 2), (6, 20, 2))) == [[5, 5, 20, 20, 6, 22.0],
+                                                       [5, 35, 20, 20, 6, 22.0]]
+    assert strips(picture((2, 20, 2))) == []                   # two pictures are a pair
+    assert strips(picture((4, 20, 30))) == []                  # pictures in a wide grid
+    assert strips(picture((1, 190, 0))) == []                  # a plot
+    assert strips(picture((6, 20, 2), height=9)) == []         # a line of text
+
+
+def test_a_clip_stands_still():
+    frames = [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
+    out = io.BytesIO()
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    shown = Image.open(io.BytesIO(still(out.getvalue())))
+    assert shown.format == "PNG" and shown.getpixel((4, 4)) == (255, 0, 0)
+
+
+def test_sections_are_those_that_a_page_cites():
+    cited = paper.sections(["in §2.3 and App. B", '"x (STIV §2.3.2)"', "Appendix A, DiT sec. 3.2"])
+    assert cited == ["2.3.2", "A", "B"]                        # not the chapter around a section
+    assert paper.link(cited) == f'paper: <a href="{paper.PAPER}">§2.3.2, App. A, App. B</a>'
+    assert paper.link([]) == ""
+    with pytest.raises(ValueError, match="no section 7.1"): paper.sections(["§7.1"])
+
+
+SETTINGS = SimpleNamespace(git_url="https://github.com/someone/stiv_nb", branch="main")
+
+
+def test_a_copy_fetches_the_project_and_leads_home():
+    cells = [("markdown", "# Title\n\n> what"), ("code", "#| hide\nimport torch"),
+             ("markdown", "a [link](x.ipynb)"), ("code", "import nbdev\nnbdev.nbdev_export()")]
+    nb = dict(cells=[dict(cell_type=kind, source=text.splitlines(True)) for kind, text in cells])
+    copied = json.loads(colab.copy(json.dumps(nb), SETTINGS, "nbs", str.upper))["cells"]
+    title, first, second, link = ["".join(c["source"]) for c in copied]   # nothing exports
+    assert title == "# TITLE\n\n> WHAT" and link == "A [LINK](X.IPYNB)"
+    assert second == "#| hide\nimport torch"
+    assert "git clone --quiet --depth 1 --branch main https://github.com/someone/stiv_nb " in first
+    assert '%pip install --quiet "./stiv_course[hub,eval,export]"' in first
+    assert 'os.chdir("stiv_course/nbs")' in first
+    assert 'os.chdir("stiv_course")' in colab.fetch(SETTINGS, ".")
+    assert colab.link(SETTINGS, Path("nbs/200_path.ipynb")) == (
+        "https://colab.research.google.com/github/someone/stiv_nb/blob/colab/nbs/200_path.ipynb")
+
+
+def test_the_header_of_a_page(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])   # a page goes to its own folder
+    monkeypatch.setenv("IN_TEST", "1")             # as nbdocs sets it
+    import nbdocs
+    page = nbdocs.Page(nbdocs.ROOT/"nbs/050_in_one_drawing.ipynb")
+    header = page.actions()
+    assert header.startswith(f'<p class="nbactions">about {page.minutes} minutes to read · paper: ')
+    assert "/blob/colab/nbs/050_in_one_drawing.ipynb\">Open in Colab</a>" in header
+    assert header in page.text and not page.text.startswith("---")
+    assert page.front() == f"---\ndescription: '{page.description}'\n---\n\n"
+    page.description = "`a` and [b](c.ipynb), *so*"
+    assert "a and b, so" in page.front()
+    copied = json.loads(page.copy())
+    text = "".join("".join(c["source"]) for c in copied["cells"] if c["cell_type"] == "markdown")
+    assert f"]({nbdocs.DOC_URL}" in text and f"]({nbdocs.RAW_URL}nbs/drawings/" in text
+    assert "](drawings/" not in text and ".ipynb)" not in text
+
+
+def test_figures_with_controls_have_a_picture_where_there_are_none():
+    view, state = (f"application/vnd.jupyter.widget-{k}+json" for k in ("view", "state"))
+    root, n = Path(__file__).parents[1], 0
+    for fn in root.glob("nbs/[0-9]*.ipynb"):
+        nb = json.loads(fn.read_text(encoding="utf-8"))
+        held = nb["metadata"].get("widgets", {}).get(state, {}).get("state", {})
+        if not any(w["model_name"] == "ImageModel" for w in held.values()): continue
+        for c in nb["cells"]:
+            for o in c.get("outputs", []):
+                if view not in o.get("data", {}): continue
+                n += 1
+                assert "image/png" in o["data"], fn.name
+                assert o["data"][view]["model_id"] in held, fn.name
+        kilobytes = len(json.dumps(held))/1000
+        assert kilobytes < 600, f"{fn.name} holds {kilobytes:.0f} kB of widgets"
+    assert n >= 12

@@ -34,7 +34,7 @@ from stiv_nb.data.folder import VideoFolder, make_samples
 from stiv_nb.data.pictures import read_image, read_video
 from stiv_nb.data.shapes import VOCABULARY, ShapeWorld
 from stiv_nb.model.dit import DiT, ModelConfig
-from stiv_nb.stiv.pipeline import Defaults, Pipeline, load
+from stiv_nb.stiv.pipeline import Defaults, Pipeline, as_call, load
 from stiv_nb.train.planner import plan
 from stiv_nb.train.recipe import Recipe, change, to_yaml
 from stiv_nb.train.recipes import RECIPES
@@ -142,6 +142,12 @@ PLACES = [
     ("number", [*SAMPLE, "--size", f"{HERE}x32"]),
     ("number", [*SAMPLE, "--guidance", HERE]),
     ("number", [*SAMPLE, "--mode", "sit", "--guidance-image", HERE]),
+    ("text",   [*SAMPLE, "--negative", HERE]),
+    ("number", [*SAMPLE, "--batch", HERE]),
+    ("text",   ["sample", "--prompts", HERE, "--weights", "tiny", "-o", "drawn"]),
+    ("file",   ["sample", "--prompts", HERE, "--weights", "tiny", "-o", "drawn"]),
+    ("text",   ["sample", "--like", HERE, "--weights", "tiny", "-o", "x.gif"]),
+    ("file",   ["sample", "--like", HERE, "--weights", "tiny", "-o", "x.gif"]),
     ("text",   [*SAMPLE, "--mode", HERE]),
     ("text",   [*SAMPLE, "--solver", HERE]),
     ("text",   [*SAMPLE, "--image", HERE]),
@@ -235,6 +241,7 @@ PLACES = [
 INSIDE = [
     ("tiny/config.json",       "json",  SAMPLE),
     ("tiny/model.safetensors", "cut",   SAMPLE),
+    ("prompts.jsonl", "lines", ["sample", "--prompts", "prompts.jsonl", "--weights", "tiny"]),
     ("clips/captions.jsonl",   "lines", ["data", "check", "clips"]),
     ("clips/captions.jsonl",   "lines", ["data", "look", "clips", "-o", "look.png"]),
     ("clips/captions.jsonl",   "lines", ["eval", "--folder", "clips"]),
@@ -254,6 +261,7 @@ KEYS = {          # entries of JSON files that are changed
     "config.json": ["format", "model", "model.width", "model.depth", "vae", "vae.channels", "text",
                     "text.words", "defaults", "defaults.steps", "defaults.fps", "defaults.size",
                     "objective", "notes"],
+    "prompts.jsonl": ["prompt", "negative", "seed", "image"],
     "captions.jsonl": ["file", "caption"],
     "metrics.jsonl": ["step", "loss"],
     "notes.json": ["step", "sums", "norm_mean", "recipe"],
@@ -282,6 +290,8 @@ def make_room(folder):
     (folder/SMALL).write_text(to_yaml(small))
     make_samples(folder/"clips", n=4)
     Image.new("RGB", (8, 8)).save(folder/"picture.png")
+    line = dict(prompt=RED, negative="blue", seed=3, image="picture.png")
+    (folder/"prompts.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     for words in (["train", SMALL, "--folder", "done"], ["cache", SMALL, "--out", "latents"]):
         code, said = stiv(*words)
         assert code == 0, said
@@ -440,7 +450,9 @@ def of_files():
             yield f"{place}: flipped", in_file(words, file, flipped, True)
         if kind not in ("json", "lines"): continue
         for label, value in LINES.items():
-            yield f"{place}: {label}", in_file(words, file, text(value + "\n"), label != "empty")
+            right = "empty", "text" if file == "prompts.jsonl" else ""   # "a" is a prompt, too
+            tried = in_file(words, file, text(value + "\n"), label not in right)
+            yield f"{place}: {label}", tried
         for keys in KEYS[Path(file).name]:
             for label, value in (VALUES | {"gone": GONE}).items():
                 data = with_key(keys, value, kind == "lines")
@@ -466,9 +478,16 @@ def of_functions():
         "read_video": read_video,
         "plan gpu": lambda value: plan(tiny, value),
     }
-    for name in ("n_frames", "size", "stride", "guidance", "mode", "steps", "seed", "solver"):
+    for name in ("n_frames", "size", "stride", "guidance", "mode", "steps", "seed", "solver",
+                 "negative", "slot"):
         def call(value, name=name): toy()(RED, progress=False, **{name: value})
         calls[f"pipe {name}"] = call
+    @functools.cache
+    def made(): return toy()(RED, progress=False).made
+    for name in ("prompt", "negative", "seed", "slot", "n_frames", "size", "stride", "given",
+                 "micro", "weights", "guide", "mode", "steps", "blur"):
+        def call(value, name=name): toy()(**as_call(made() | {name: value}), progress=False)
+        calls[f"made {name}"] = call
     for name in ("n_gpus", "mfu"):
         calls[f"plan {name}"] = lambda value, name=name: plan(tiny, **{name: value})
     for name in ("size", "n_frames", "stride", "seed", "length", "n_objects"):

@@ -105,6 +105,7 @@ def loss_figure(
     if y and min(y) > 0: _log_axis(ax)
     ax.set_title(f'{name}: {y[-1]:.3g} at the end' if y else f'{name}: no steps', fontsize=9)
     ax.set_xlabel('step', fontsize=8)
+    ax.set_ylabel('loss', fontsize=8)
     return fig
 
 # %% ../../nbs/755_figures.ipynb #e2ef81fa
@@ -129,7 +130,8 @@ def time_figure(
     ax.set_xlim(0, 1)
     ax.set_title(name, fontsize=9)
     ax.set_xlabel('flow time: noise 0, clip 1', fontsize=8)
-    ax.legend(frameon=False, fontsize=7)
+    ax.set_ylabel('loss', fontsize=8)
+    ax.legend(frameon=False, fontsize=8)
     return fig
 
 # %% ../../nbs/755_figures.ipynb #960ce6ae

@@ -173,12 +173,24 @@ thead th { font-size:.85rem;color:var(--soft);font-weight:600 }
 .plot { flex:none;max-width:max(100%, 640px);height:auto;fill:currentColor }
 .plot text { font-family:inherit !important }
 .new { columns:2 320px;font-size:.85rem;padding-left:1.2rem;margin:.4rem 0 }
+.steps { gap:.6rem 1.2rem }
+code { overflow-wrap:anywhere }
+'''
+
+_PHONE = '''
+@media (max-width:640px) {
+  main { padding:1.2rem 1rem 3rem }
+  dl { grid-template-columns:1fr }
+  dt { margin-top:.4rem }
+  .clip { flex-wrap:wrap }
+  .frames { flex-basis:100%;grid-template-columns:repeat(8, 1fr);gap:2px }
+}
 '''
 
 STYLE = f'''
 :root {{ color-scheme:light dark;{_theme(0)} }}
 @media (prefers-color-scheme:dark) {{ :root {{ {_theme(1)} }} }}
-{_TEXT}{_NUMBERS}{GALLERY_STYLE}
+{_TEXT}{_NUMBERS}{GALLERY_STYLE}{_PHONE}
 @media print {{ main {{ max-width:none;padding:0 }} nav {{ display:none }} }}
 '''
 

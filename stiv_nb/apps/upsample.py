@@ -129,9 +129,9 @@ def upsampling_methods(
 ) -> dict:      # name -> method of a contest over clips of factor*k + 1 frames, at stride/factor
     "Ways to fill in what lies between given frames"
     def drawn(model, case:Case, words=False):
-        films = [Video.from_clip(c) for c in case.clips[:, ::factor]]
+        videos = [Video.from_clip(c) for c in case.clips[:, ::factor]]
         said = case.captions if words else None
-        new = upsample(model, films, factor, said, stride, case.seed, **sampling)
+        new = upsample(model, videos, factor, said, stride, case.seed, **sampling)
         return torch.stack([v.frames for v in new])
     methods = {'the model': lambda case: drawn(pipe, case),
                'with its caption': lambda case: drawn(pipe, case, words=True)}
@@ -156,7 +156,7 @@ def interpolation_methods(
 
 # %% ../../nbs/775_upsample.ipynb #aa579bbc
 def films_of(
-    maker,      # a `Pipeline` that draws films
+    maker,      # a `Pipeline` that draws videos
     case:Case,  # captions and first frames
     **sampling, # passed to it
 ) -> dict:      # "T2V" and "STIV" -> `Video`s
@@ -169,7 +169,7 @@ def smoothing_methods(
     pipe,       # a `Pipeline` that upsamples
     **sampling, # passed to it
 ) -> dict:      # name -> method of a contest over clips of 15 frames, prepared by `films_of`
-    "Films of a model, from words and from words and a picture, made smoother"
+    "Videos of a model, from words and from words and a picture, made smoother"
     def by_model(videos, seed):
         new = upsample(pipe, videos, 2, stride=1, seed=seed, **sampling)
         return torch.stack([v.frames for v in new])

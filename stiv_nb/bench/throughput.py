@@ -45,7 +45,7 @@ def keep_rows(
         row = row | about
         kept.append(row)
         if path:
-            with open(path, 'a') as f: f.write(json.dumps(row) + '\n')
+            with open(path, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
         note(row)
         if seconds is not None and time.perf_counter() - begun > seconds: break
     return kept

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from .. import __version__
 from .main import command
+from ..core.terminal import paint, wrapped
 
 # %% ../../nbs/980_doctor.ipynb #1af68e8a
 EXTRAS = dict(   # extra -> modules it brings
@@ -129,5 +130,7 @@ def cmd_doctor() -> int:
             text = ' '.join(str(e).split())[:150]
             if check.fix: text += f'. Fix: {check.fix}'
             if not check.optional: broken = True
-        print(f'{state:8} {check.name:11} {text}')
+        line = wrapped(f'{state:8} {check.name:11} {text}', 21)
+        colour = 'green' if state == 'ok' else 'yellow' if check.optional else 'red'
+        print(line.replace(state, paint(state, colour), 1))
     return int(broken)

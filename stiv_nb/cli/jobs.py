@@ -35,10 +35,9 @@ def cmd_demo(
     seed:int=0,       # seed of data, weights, training and samples
 ):
     "Trains the toy from nothing in eight minutes or more, judges it and writes a report"
-    from stiv_nb.apps.demo import run_demo, save_demo
+    from stiv_nb.apps.demo import result_table, run_demo, save_demo
     from stiv_nb.apps.report import write_report
     from stiv_nb.cli.launch import in_ranks
-    from stiv_nb.eval.toybench import table
     from stiv_nb.train.ranks import join_ranks, leave_ranks
     if quick and long: raise ValueError('--quick and --long exclude each other; choose one')
     check_seed('seed', seed)
@@ -46,17 +45,19 @@ def cmd_demo(
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is not an empty folder; choose another with --folder")
     path.mkdir(parents=True, exist_ok=True)
-    if (n := _demo_ranks()) > 1:
-        flags = [*['--quick']*quick, *['--long']*long]
-        return in_ranks(['demo', *flags, '--seed', seed, '--folder', path], n)
+    flags = [*['--quick']*quick, *['--long']*long, '--seed', str(seed)]
+    if (n := _demo_ranks()) > 1: return in_ranks(['demo', *flags, '--folder', path], n)
     length = _LENGTHS['quick' if quick else 'long' if long else 'whole']
     try:
         demo = run_demo(**length, seed=seed, folder=path)
         if not join_ranks().main: return
+        print('writing the report ...', file=sys.stderr)
         save_demo(demo, path/'pipeline')
-        print(table(demo.verdicts))
+        print(result_table(demo.verdicts))
         print(f'try: stiv sample "a red circle moving left" --weights {path}')
-        print(write_report(demo, path/'report.html'))
+        made = ' '.join(['stiv demo', *flags])
+        report = write_report(demo, path/'report.html', command=made)
+        print(f'report: {report.resolve().as_uri()}')
     finally: leave_ranks()
 
 # %% ../../nbs/977_jobs.ipynb #4baf3fd9
@@ -68,7 +69,7 @@ def _run_against_the_clock(note:str, seed:int, captions:int, path:Path):
     try:
         line = speedrun(seed, note, captions, verbose=ranks.main)
         if ranks.main:
-            with open(path, 'a') as file: file.write(dumps(line) + '\n')
+            with open(path, 'a', encoding='utf-8') as file: file.write(dumps(line) + '\n')
     finally: leave_ranks()
 
 @command('stiv speedrun "half the codec steps"')

@@ -9,14 +9,15 @@ __all__ = ['cmd_ablate', 'cmd_compare']
 from .main import check_out_folder, command
 from .runs import typed
 from ..core.checks import check_number, check_seed
+from ..core.terminal import wrapped
 
 # %% ../../nbs/978_lab.ipynb #41d9dea1
 def _list():
-    "The claims, one line each"
+    "The claims, by number and name"
     from stiv_nb.lab.claims import CLAIMS
     for c in CLAIMS.values():
         lacks = f'  (needs {", ".join(c.missing)})' if c.missing else ''
-        print(f'{c.number:2} {c.name:20} {c.words} ({c.source}){lacks}')
+        print(wrapped(f'{c.number:2} {c.name:20} {c.words} ({c.source}){lacks}', 24))
 
 def _make_start(folder:str, recipes:tuple):
     "What recipes start from, or the common start, with a bar per stage"
@@ -84,16 +85,16 @@ def cmd_compare(
     scores:tuple[str, ...]=(), # names of scores; if left out, all
     code:str='same',     # "any" takes results of several versions of the code together
     markdown:bool=False, # as a table for a Markdown file
-    claims:bool=False,   # the table of the paper's claims from a folder of NAME.jsonl instead
+    claims:bool=False,   # instead, the paper's claims by the results in a folder of NAME.jsonl
 ):
     "Compares stored arms: differences, paired by seed and caption, with intervals"
     from stiv_nb.core.checks import check_choice
     check_choice('code', code, ('same', 'any'))
     if not places: raise ValueError('name at least one folder or file of results')
     if claims:
-        from stiv_nb.lab.verdicts import claims_table
+        from stiv_nb.lab.verdicts import claims_table, claims_text
         if len(places) > 1: raise ValueError('--claims reads one folder')
-        return print(claims_table(places[0], code))
+        return print((claims_table if markdown else claims_text)(places[0], code))
     from stiv_nb.lab.compare import compare, markdown as as_markdown
     found = compare([*places], base, [*scores] or None, code)
     print(as_markdown(found) if markdown else found)

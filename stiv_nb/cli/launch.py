@@ -39,7 +39,7 @@ def start_ranks(
     env.setdefault('OMP_NUM_THREADS', str(threads))
     env.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(GRACE))
     torchrun = ['torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
-    with open(log, 'a') as out:
+    with open(log, 'a', encoding='utf-8') as out:
         return subprocess.Popen(
             [sys.executable, '-m', *torchrun, *command], env=env, stdout=out,
             stderr=subprocess.STDOUT, start_new_session=True)
@@ -67,7 +67,7 @@ def tail(
 ) -> str:
     "What stiv said in a log, or else its last lines"
     if not path.exists(): return ''
-    lines = path.read_text(errors='replace').replace('\r', '\n').splitlines()
+    lines = path.read_text(encoding='utf-8', errors='replace').replace('\r', '\n').splitlines()
     said = [line for line in lines if line.startswith('stiv: ')]
     written = [line for line in lines if line.strip()]
     return '\n'.join(said or written[-n:])

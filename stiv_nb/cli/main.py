@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 from .. import __version__
 from ..core.checks import did_you_mean, one_line
+from ..core.terminal import (
+    Caught, close_bars, flush, open_streams, paint, wrapped)
 
 # %% ../../nbs/950_main.ipynb #e4b50ec0
 class Command(NamedTuple):
@@ -85,6 +87,7 @@ def _binder(f:Callable) -> Callable:
     return bind
 
 # %% ../../nbs/950_main.ipynb #f2e2cc5c
+_ANSI = r'\x1b\[[\d;]*m'   # a colour
 _PLAINER = {   # tyro's words -> ours
     r"Error parsing (.+?): .*?\[?(['\"].*['\"])\]?": r"\1 can't be \2",
     r"Unrecognized options: (.+)": r"unknown: \1",
@@ -95,7 +98,7 @@ def _complaint(box:str) -> str:
     "tyro's framed message as one line"
     lines = []
     for line in box.splitlines()[1:]:                           # the first line is a title
-        plain = re.sub(r'\x1b\[[\d;]*m', '', line)              # without colours
+        plain = re.sub(_ANSI, '', line)                         # without colours
         rule = re.fullmatch(r'[-─╭╮╰╯│|+ ]*', plain)            # of - where there is no UTF-8
         lines.append('' if rule else plain.strip('│| '))
     text = '\n'.join(lines).strip('\n')
@@ -105,7 +108,15 @@ def _complaint(box:str) -> str:
     near = re.search(r'Perhaps you meant:\n\s*(--[\w-]+)', text)
     return said + (f'; did you mean {near[1]}?' if near else '')
 
-# %% ../../nbs/950_main.ipynb #e28a42b0
+# %% ../../nbs/950_main.ipynb #39b97af9
+def _show_help(page:str):
+    "tyro's frames fit the terminal; the lines above them are broken, too, between words"
+    start = re.search(rf'^({_ANSI})*[ ╭]|\Z', page, re.M).start()   # no ╭ without UTF-8
+    head = re.sub(_ANSI, '', page[:start])
+    usage, about = re.sub(r'\[[^]]*\]', lambda m: m[0].replace(' ', '\xa0'), head).split('\n', 1)
+    print(paint('usage:', 'bold') + wrapped(usage, 12).replace('\xa0', ' ')[6:])
+    print(wrapped(about), page[start:], sep='\n', end='')
+
 def _check_repeats(f:Callable, args:list[str]):
     "Raises if an option of several values is given twice: the second would replace the first"
     names = [arg.split('=')[0].replace('_', '-') for arg in args]
@@ -123,13 +134,15 @@ def parse(
     "Arguments of a command; a wrong one is a `ValueError` of one line, `--help` ends the program"
     import tyro
     _check_repeats(f, args)
-    said = io.StringIO()
+    said, page = io.StringIO(), Caught(sys.stdout)
     about = f'{f.__doc__}.\n\nExample: {example}'
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(page):
             return tyro.cli(_binder(f), prog=f'stiv {name}', description=about, args=args)
     except SystemExit as e:
-        if not e.code: raise   # --help
+        if not e.code:
+            _show_help(page.getvalue())
+            raise
     raise ValueError(f"{_complaint(said.getvalue())} (see stiv {name} --help)")
 
 # %% ../../nbs/950_main.ipynb #47251613
@@ -206,9 +219,11 @@ def overview(
     rows = []
     for name, (f, _) in COMMANDS.items():
         brief = re.split(r'[;.] ', f.__doc__)[0]
-        if name.startswith(group): rows.append(f'  {name:12} {brief}')
-    end = ("stiv COMMAND --help shows the arguments and an example. "
-           "STIV_TRACE=1 shows where an error comes from.")
+        if not name.startswith(group): continue
+        row = wrapped(f'  {name:12} {brief}', 15)
+        rows.append(row.replace(name, paint(name, 'bold'), 1))
+    end = wrapped("stiv COMMAND --help shows the arguments and an example. "
+                  "STIV_TRACE=1 shows where an error comes from.")
     return '\n'.join([f"usage: stiv {group or 'COMMAND'} ...", '', *rows, '', end])
 
 # %% ../../nbs/950_main.ipynb #4efe2a0f
@@ -252,26 +267,7 @@ def run(
     bound = parse(name, f, example, args)
     return f(*bound.args, **bound.kwargs, **fields)
 
-# %% ../../nbs/950_main.ipynb #b8ae7add
-def _open_streams():
-    "Closed streams lead to nowhere; characters that an alphabet lacks are escaped"
-    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):   # as 0, 1, 2
-        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, mode))
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
-
-def _flush(stream):
-    "Writes out what is printed; raises now if that fails, so that Python's end does not try again"
-    try: stream.flush()
-    except (OSError, ValueError):   # a full disk, a closed pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise
-
-def _close_bars():
-    "Ends half-drawn progress bars, so that the next line stands on its own"
-    if 'tqdm' not in sys.modules: return
-    for bar in [*sys.modules['tqdm'].tqdm._instances]: bar.close()
-
+# %% ../../nbs/950_main.ipynb #e809ff32
 def _first() -> bool:
     "Whether this process is alone, or the first of those that torchrun started"
     return os.environ.get('WORLD_SIZE', '1') == '1' or os.environ.get('RANK', '0') == '0'
@@ -279,9 +275,11 @@ def _first() -> bool:
 def _complain(line:str):
     "Prints a line in the first process, and leaves it for torchrun's summary in all"
     with contextlib.suppress(OSError):   # nobody listens any more
-        _close_bars()
-        if _first(): print(f'stiv: {line}', file=sys.stderr)
-        _flush(sys.stderr)
+        close_bars()
+        said = f'stiv: {line}'
+        if sys.stderr.isatty(): said = wrapped(said, 6)
+        if _first(): print(paint('stiv:', 'red', sys.stderr) + said[5:], file=sys.stderr)
+        flush(sys.stderr)
     if not (path := os.environ.get('TORCHELASTIC_ERROR_FILE')): return
     extra = dict(timestamp=str(int(time.time())))
     message = dict(message=f'stiv: {line}', extraInfo=extra)
@@ -294,13 +292,13 @@ def main(
 ) -> int:                     # 0, 1 (a check found problems), 2 (a mistake), 130 (Ctrl-C)
     "The program `stiv`"
     os.environ.setdefault('MPLBACKEND', 'agg')
-    _open_streams()
+    open_streams()
     try:
         code = run(sys.argv[1:] if argv is None else argv) or 0
-        _flush(sys.stdout)
+        flush(sys.stdout)
         return code
     except BrokenPipeError:
-        with contextlib.suppress(OSError): _flush(sys.stdout)
+        with contextlib.suppress(OSError): flush(sys.stdout)
         return 0
     except (Exception, KeyboardInterrupt) as e:
         ending = explain(e)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .main import check_out_folder, command
 from ..core.checks import field_types, one_line
+from ..core.terminal import marked, wrapped
 
 # %% ../../nbs/975_runs.ipynb #e1b6df41
 def typed(
@@ -54,32 +55,26 @@ def _described(recipe): # lines "part.field = value  # what it is"
         for parent in reversed(type(config).__mro__[:-1]): docs |= docments(parent)
         for k, v in vars(config).items(): yield f"{part + '.' + k:34} {v!s:14} {docs.get(k) or ''}"
 
-def _row(name:str, r) -> str: # a recipe in one line
-    from stiv_nb.train.recipes import starts
-    head = f'{name:24} {r.run.n_steps} steps of {r.run.batch} clips, {r.data.n_frames} frames of '
-    rest = f'{r.data.size}x{r.data.size}, given: {r.condition.task}, width {r.model.width}'
-    return head + rest + (f', from {starts(r)}' if r.run.start else '')
-
 @command('stiv recipe demo-stiv --yaml > mine.yaml')
 def cmd_recipe(
     name:str='',       # a recipe's name, a YAML file or a run's folder; without one, all are listed
-    list:bool=False,   # list the recipes that come with the project
+    list:bool=False,   # list the recipes that come with the project, with what they cost
     yaml:bool=False,   # as YAML, to edit and to train
     against:str=None,  # show only what differs from this recipe
 ):
     "Shows recipes: what a training run consists of"
     from stiv_nb.train.recipe import differences, to_yaml
-    from stiv_nb.train.recipes import RECIPES
+    from stiv_nb.train.planner import recipe_lines
     from stiv_nb.train.setup import open_recipe
     if list or not name:
-        for k, r in RECIPES.items(): print(_row(k, r))
+        for line in recipe_lines(): print(line, flush=True)   # each as soon as it is counted
         return
     recipe = open_recipe(name)
     if against:
         gaps = differences(open_recipe(against), recipe)
         for k, (a, b) in gaps.items(): print(f'{k:34} {a!s:14} -> {b}')
     elif yaml: print(to_yaml(recipe), end='')
-    else: print('\n'.join(_described(recipe)))
+    else: print(wrapped('\n'.join(_described(recipe)), 50))
 
 # %% ../../nbs/975_runs.ipynb #ca7df411
 def draw_strips(
@@ -136,7 +131,7 @@ def _rehearse(r, gpu:str):
     try:
         m, ranks = rehearse(r), join_ranks()
         if not ranks.main: return
-        print(plan(r, gpu, ranks.size))
+        print(marked(str(plan(r, gpu, ranks.size))))
         speed = f"{m['samples_per_s']:.2f} samples/s, {m['tflops']:.3f} TFLOP/s"
         if 'mfu' in m: speed += f", MFU {m['mfu']:.1%}, peak {m['peak_gb']:.1f} GB"
         print(f"\nrehearsed on {ranks.size} x {ranks.device}: loss {m['loss']:.3f}, {speed}")
@@ -200,7 +195,7 @@ def cmd_plan(
     "Says before the launch what a run will cost: memory, FLOPs, hours, and what to change"
     from stiv_nb.train.planner import plan
     from stiv_nb.train.setup import open_recipe
-    print(plan(changed(open_recipe(recipe), fields), gpu, gpus, mfu))
+    print(marked(str(plan(changed(open_recipe(recipe), fields), gpu, gpus, mfu))))
 
 # %% ../../nbs/975_runs.ipynb #969b67a1
 @command('stiv cache stiv-256-xl --out cache/videos')

@@ -40,15 +40,16 @@ def has_bf16(
     "Whether the device multiplies bfloat16 numbers in hardware, faster than those of 32 bits"
     if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != 'cpu': return False
-    try: words = Path('/proc/cpuinfo').read_text().split()
+    try: words = Path('/proc/cpuinfo').read_text(encoding='utf-8').split()
     except OSError: return False
     return not {'avx512_bf16', 'amx_bf16', 'bf16'}.isdisjoint(words)   # Intel and AMD; ARM
 
 # %% ../../nbs/040_machine.ipynb #83c5b778
 def _cpu() -> str:
     "The processor's name as its maker writes it, where the system tells"
-    try: names = re.findall(r'model name\s*:\s*(.+)', Path('/proc/cpuinfo').read_text())
-    except OSError: names = []
+    try: said = Path('/proc/cpuinfo').read_text(encoding='utf-8')
+    except OSError: said = ''
+    names = re.findall(r'model name\s*:\s*(.+)', said)
     return names[0].strip() if names else platform.processor() or platform.machine()
 
 def _cores() -> int:

@@ -67,9 +67,11 @@ class LivePlot:
     ):                # matplotlib figure
         "The picture as it stands"
         import matplotlib.pyplot as plt
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7, 2), dpi=80)
-        left.semilogy(self.steps, self.losses, lw=.6)
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7, 2.2), dpi=80, layout='constrained')
+        left.semilogy(self.steps, self.losses, lw=1)
+        left.set(xlabel='step', ylabel='loss')
         left.set_title(f'loss, step {self.steps[-1]} of {n_steps}', fontsize=9)
+        right.set(xlabel='flow time t: noise 0, clip 1', ylabel='loss', xlim=(0, 1))
         if by_time:
             n = len(by_time)
             right.bar([(i + .5)/n for i in range(n)], [x or 0 for x in by_time], width=.9/n)

@@ -98,6 +98,7 @@ def stream_video(
     parts,     # iterable of uint8 frames (f, 3, H, W) of one size; all of a GIF in one part
     fps:float, # frames per second
     suffix:str,# of `CODECS`: ".mp4", ".webm" or ".gif"
+    comment:str='', # kept in an mp4 or a webm, where players show it; a GIF has no place for it
 ) -> int:      # frames written
     "Frames become a video file as they come, so that a long film needs no memory (ours)"
     import av
@@ -106,6 +107,7 @@ def stream_video(
     exact = {'fflags': '+bitexact'}   # no dates or random ids
     stream, n = None, 0
     with av.open(file, 'w', format=codec.container, container_options=exact) as out:
+        if comment: out.metadata['comment'] = comment
         for image in _images(parts, codec, suffix):
             if stream is None:
                 rate = Fraction(fps).limit_denominator(1000)
@@ -123,10 +125,11 @@ def encode_video(
     frames:Tensor, # (f, 3, H, W) uint8, at least one frame
     fps:float,     # frames per second
     suffix:str,    # of `CODECS`: ".mp4", ".webm" or ".gif"
+    comment:str='', # as in `stream_video`
 ) -> bytes:        # the whole file
     "Frames as a video file in memory, without dates or random ids (ours)"
     file = io.BytesIO()
-    stream_video(file, [frames], fps, suffix)
+    stream_video(file, [frames], fps, suffix, comment)
     return file.getvalue()
 
 # %% ../../nbs/095_encode.ipynb #c9ae6bb4

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'sides', 'resized', 'resize_crop', 'read_image', 'Micro', 'check_cut', 'read_video', 'VideoSize',
-           'video_size']
+           'video_size', 'read_made']
 
 # %% ../../nbs/101_pictures.ipynb #c24f437e
 import contextlib
@@ -23,7 +23,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..core.checks import check_number
-from ..core.outside import check_file
+from ..core.outside import check_file, parse_json
 from .video import from_uint8, to_uint8
 
 # %% ../../nbs/101_pictures.ipynb #b3f9dbd9
@@ -275,3 +275,16 @@ def video_size(
             seen += 1
     if not seen: raise ValueError(f"{name} has no frames")
     return VideoSize(seen, *shape[1:])
+
+# %% ../../nbs/101_pictures.ipynb #d3cb3490
+def read_made(
+    path,   # mp4 or webm that `Video.save` has written
+) -> dict:  # what it says of how it was made, "stiv_nb" (a version) among it
+    "How a video was made, from its file's comment; another file is one clear line (ours)"
+    with _decoding(check_file(path), 'video'), open(path, 'rb') as file, _open_film(file) as film:
+        said = {name.lower(): text for name, text in film.metadata.items()}.get('comment', '')
+    try: return parse_json(said, dict(stiv_nb=str))
+    except ValueError:
+        raise ValueError(f"{path} does not say how it was made: only an mp4 or webm that stiv_nb "
+                         "drew from a prompt does, and only until another program writes it anew"
+                         ) from None

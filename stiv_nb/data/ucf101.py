@@ -26,7 +26,7 @@ def class_caption(
 def _listed(file:Path) -> list[tuple]:
     "Class and path of each clip of a list"
     found = []
-    for n, line in enumerate(file.read_text().splitlines(), 1):
+    for n, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1):
         if not line.strip(): continue
         path = line.split()[0]
         if not re.fullmatch(r'\w+/[\w.-]+', path):
@@ -64,6 +64,6 @@ def make_ucf101(
             os.symlink(clips.resolve(), tmp/part/'clips', target_is_directory=True)
             lines = [json.dumps(dict(file=f'clips/{path}', caption=class_caption(name))) + '\n'
                      for name, path in found]
-            (tmp/part/'captions.jsonl').write_text(''.join(lines))
+            (tmp/part/'captions.jsonl').write_text(''.join(lines), encoding='utf-8')
     atomic_folder(out, fill)
     return {part: len(found) for part, found in rows.items()}

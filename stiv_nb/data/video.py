@@ -8,6 +8,7 @@ __all__ = ['from_uint8', 'to_uint8', 'film_strip', 'show_frames', 'save_frames',
 # %% ../../nbs/100_video.ipynb #97e71e82
 import base64
 import io
+import json
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -166,6 +167,7 @@ class Video:
     def __init__(self,
         frames:Tensor, # (f, 3, H, W) uint8, at least one frame
         fps:float=8,   # frames per second
+        made:dict|None=None, # JSON-able facts on how it was made; None: nobody said
     ):
         kind = getattr(frames, 'dtype', type(frames).__name__)
         if kind != torch.uint8:
@@ -174,6 +176,7 @@ class Video:
         check_fps(fps)
         self.frames = _frames(frames)
         self.fps = fps
+        self.made = made
 
     @classmethod
     def from_clip(cls,
@@ -210,7 +213,8 @@ def _file(video, suffix, scale) -> bytes: # the whole file
     if suffix == '.png':
         k = scale or max(1, 960 // (f*w))
         return encode_png(film_strip(enlarge(video.frames, k)))
-    return encode_video(enlarge(video.frames, scale or player_scale(h, w)), video.fps, suffix)
+    made = json.dumps(video.made, ensure_ascii=False) if video.made else ''
+    return encode_video(enlarge(video.frames, scale or player_scale(h, w)), video.fps, suffix, made)
 
 @patch
 def save(self:Video,

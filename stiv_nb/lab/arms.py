@@ -105,7 +105,7 @@ class _Pool:
         env = os.environ | dict(OMP_NUM_THREADS='1')
         if str(job.device).startswith('cuda') and torch.cuda.device_count() > 1:
             env['CUDA_VISIBLE_DEVICES'] = str(index % torch.cuda.device_count())
-        noise = open(file.with_suffix('.err'), 'w+', encoding='utf-8')
+        noise = open(file.with_suffix('.err'), 'w+', encoding='utf-8', errors='replace')
         process = subprocess.Popen(
             [sys.executable, '-m', 'stiv_nb.lab.worker', str(file)], stdout=subprocess.PIPE,
             stderr=noise, text=True, env=env, start_new_session=True)

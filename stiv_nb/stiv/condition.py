@@ -198,7 +198,7 @@ def blank_images(
 # %% ../../nbs/500_condition.ipynb #26464221
 def drop_text(
     text:Text,   # b captions
-    null:Text,   # the empty caption, b = 1, not longer than `text`
+    null:Text,   # what stands in: the empty caption, b = 1, or b texts; not longer than `text`
     drop:Tensor, # (b,) bool, True where the caption is dropped
 ) -> Text:       # same shapes as `text`
     "Captions with some swapped for the empty one"

@@ -109,7 +109,7 @@ def _when(z:Tensor, t:float|Tensor) -> Tensor:
 class _Shown(NamedTuple):
     "What a call shows the model"
     text:Text     # b captions
-    null:Text     # the empty caption, b = 1
+    null:Text     # in passes without the caption: the empty one, b = 1, or a negative prompt each
     micro:Tensor  # (b, 6)
     z1:Tensor     # (b, f, c, h, w) clean latents of given frames
     given:Tensor  # (b, f) bool
@@ -127,7 +127,8 @@ def _asker(model, objective:Objective, passes:tuple, shown:_Shown):
     image = torch.tensor([p.image for p in passes], device=device)[:, None, None] & shown.given
     image = image.flatten(0, 1)                                                      # (n*b, f)
     place = _repeat(shown.given, n) if shown.null_image == 'zero' else None
-    words = drop_text(Text(*(_repeat(x, n) for x in shown.text)), shown.null, drop)
+    text, null = (Text(*(_repeat(x, n) for x in words)) for words in (shown.text, shown.null))
+    words = drop_text(text, null if len(shown.null.pooled) == b else shown.null, drop)
     micros, sharp = _repeat(shown.micro, n), _repeat(shown.z1, n)
     blurred = low_pass(sharp, shown.blur)
     eps = None if shown.image_eps is None else _repeat(shown.image_eps, n)
@@ -172,7 +173,7 @@ class Guide(NamedTuple):
 def guided_velocity(
     model,                         # a `DiT`
     text:Text,                     # b captions
-    null:Text,                     # the empty caption, b = 1
+    null:Text,                     # the empty caption, b = 1, or b negative prompts
     micro:Tensor,                  # (b, 6) micro-conditions
     z1:Tensor,                     # (b, f, c, h, w) clean latents; only given frames are read
     given:Tensor,                  # (b, f) bool

@@ -74,7 +74,7 @@ def save_checkpoint(
     def prepare(): aside.mkdir(parents=True)
     def write(): _quietly(dcp.save, state, checkpoint_id=aside, no_dist=ranks.size == 1)
     def publish():
-        (aside/'notes.json').write_text(json.dumps(notes))
+        (aside/'notes.json').write_text(json.dumps(notes), encoding='utf-8')
         replace_folder(aside, path)
         for old in checkpoints(path.parent)[:-keep_last]:
             with contextlib.suppress(OSError): remove_folder(old)
@@ -199,7 +199,8 @@ class RunFolder:
     ):
         "One more line, and one more point of each curve"
         self.metrics.append(metrics)
-        with open(self.log_file, 'a') as f: f.write(json.dumps(metrics) + '\n')
+        with open(self.log_file, 'a', encoding='utf-8') as f:
+            f.write(json.dumps(metrics) + '\n')
         if self.board is None: return
         for name, value in metrics.items():
             if name != 'step' and isinstance(value, (int, float)):
