@@ -139,7 +139,8 @@ def widgets(browser, origin, faults):
         box.locator("img").first.wait_for()
         def shown():
             tab.wait_for_timeout(300)
-            return box.locator("img:visible").first.get_attribute("src")
+            top = box.locator("img:visible").first   # its bytes: an address is new each time
+            return top.evaluate("async i => (await fetch(i.src)).text()")
         found = [*moves(box)]
         if not found: faults.append(f"{name}.html has no controls")
         for i, ((control, key), (back, undo)) in enumerate(found, 1):

@@ -23,9 +23,7 @@ def cmd_sample(
     negative:str=None,         # what not to draw: guidance leads away from it
     image:str=None,            # picture that becomes the first frame
     given:tuple[str, ...]=(),  # more pictures as I=FILE; each becomes frame I
-    # .mp4, .webm, .gif or .png (film strip); if left out, PROMPT.mp4. With --prompts a folder:
-    # videos that are in it already are not drawn again
-    out:str=None,
+    out:str=None,              # .mp4, .webm, .gif, .png (film strip); with --prompts a folder
     weights:str=None,          # "toy" (if left out), a pipeline's or run's folder, or Hub USER/NAME
     n_frames:int=None,         # number of frames; 1 draws a picture
     size:str=None,             # pixels of a side, or HEIGHTxWIDTH

@@ -149,6 +149,24 @@ def as_call(
     return {k: made[k] for k in _CALL} | sampling
 
 # %% ../../nbs/540_pipeline.ipynb #047f95ac
+def _check_fit(pipe, micro:dict, pictured:bool):
+    "Raises if a model can't take what it is given"
+    c = pipe.model.config
+    if micro and not c.micro_conditions:
+        raise ValueError(f"micro={micro!r}: this model is told no micro-conditions; leave it out")
+    if pipe.defaults.null_image == 'zero' and not pictured:
+        raise ValueError('this model always has a picture to go by: give image')
+    if 'motion' in micro and not c.motion_strength:
+        raise ValueError("micro: this model is not told how much moves; leave motion out, or take "
+                         "one with motion_strength")
+
+def _check_away(negative:list[str], mode:str, guide):
+    "Raises if there is no pass that a negative prompt could stand in"
+    if guide is None and mode != 'none': return
+    why = "mode='none' has" if guide is None else 'with a guide there is'
+    raise ValueError(f"negative={max(negative, key=len)[:60]!r}: {why} no pass without the prompt, "
+                     "where a negative one could stand; leave it out")
+
 @patch
 @torch.no_grad()
 def __call__(self:Pipeline,
@@ -183,18 +201,9 @@ def __call__(self:Pipeline,
         self.defaults, self.patch_size, n_frames, size, stride, mode=mode, guidance=guidance,
         guidance_image=guidance_image, renorm=renorm, steps=steps, solver=solver, **more)
     weaker = check_guide(self, guide)
-    if any(negative) and (weaker or ask.sampling.mode == 'none'):
-        why = "mode='none' has" if weaker is None else 'with a guide there is'
-        raise ValueError(f"negative={negative[0][:60]!r}: {why} no pass without the prompt, "
-                         "where a negative one could stand; leave it out")
     told = what_to_tell(self.defaults, ask.size, ask.n_frames, ask.stride, micro)
-    if micro and not self.model.config.micro_conditions:
-        raise ValueError(f"micro={micro!r}: this model is told no micro-conditions; leave it out")
-    if self.defaults.null_image == 'zero' and not pictured:
-        raise ValueError('this model always has a picture to go by: give image')
-    if 'motion' in (micro or {}) and not self.model.config.motion_strength:
-        raise ValueError("micro: this model is not told how much moves; leave motion out, or take "
-                         "one with motion_strength")
+    _check_fit(self, micro or {}, pictured)
+    if any(negative): _check_away(negative, ask.sampling.mode, weaker)
     pixels, mask = place_images(image, given, b, ask.n_frames, ask.size)
     z1 = self.vae.encode(pixels.to(self.device))
     mask = mask.to(self.device)
