@@ -467,7 +467,7 @@ class Page:
         if fn.suffix == ".ipynb":
             # a link written in HTML is not rewritten by the site builder
             return m[1] + page(fn) + (".md" if m[1] == "](" else ".html") + anchor
-        if fn.suffix.lstrip(".") in MEDIA.values():
+        if fn.suffix.lstrip(".") in (*MEDIA.values(), "html"):   # a report is a page of its own
             self.files[rel] = fn.read_bytes()
             return m[1] + rel
         return m[1] + BLOB_URL + rel + anchor
