@@ -118,6 +118,29 @@ def folds(browser, origin, faults):
     tab.close()
 
 
+def strips(browser, origin, faults):
+    "A strip plays and stops at its button; where less motion is asked for, it starts stopped"
+    for less in ("no-preference", "reduce"):
+        tab = watched(browser, origin, faults, reduced_motion=less)
+        tab.goto(f"{origin}/shapes.html")
+        box = tab.locator(".stiv-strip-of").first
+        box.scroll_into_view_if_needed()
+        box.locator("canvas").first.wait_for()
+        def plays():
+            look = "c => c.toDataURL()"
+            seen = {box.locator("canvas").first.evaluate(look)}
+            for _ in range(4):   # the last frame stays for half a second
+                tab.wait_for_timeout(300)
+                seen.add(box.locator("canvas").first.evaluate(look))
+            return len(seen) > 1
+        found = [plays()]
+        box.locator("button").click()
+        found.append(plays())
+        if found != ([True, False] if less == "no-preference" else [False, True]):
+            faults.append(f"with motion '{less}', a strip plays before and after a click: {found}")
+        tab.close()
+
+
 def moves(box):
     "For each slider and group of buttons: what to press on the keyboard, and what takes it back"
     for slider in box.locator("[role=slider]").all():
@@ -192,7 +215,7 @@ def main():
     faults = []
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=found, args=FLAGS)
-        checks = (layout, headers, search, schemes, folds, widgets)
+        checks = (layout, headers, search, schemes, folds, strips, widgets)
         for check in checks: check(browser, origin, faults)
         said = play(browser, origin, faults)
         browser.close()

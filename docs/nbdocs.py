@@ -36,7 +36,8 @@ from nbdev.processors import FilterDefaults, exec_show_docs, rm_export
 import colab
 import drawings
 import paper
-from listings import WIDTH, defined, fields_table, narrow, pieces
+from listings import (
+    SYMBOL, WIDTH, defined, fields_table, named, narrow, pieces, titles, unlinked)
 from moving import still, strips
 from schemes import dark_twin, in_schemes, pictures_in, twin_name
 
@@ -109,10 +110,9 @@ DATA_URI = re.compile(r'src=(["\'])data:([\w/+.-]+);base64,([^"\']+)\1')
 LINK = re.compile(r"(\]\(|\b(?:href|src)=[\"'])(?![a-z]+:|#|/)([^)\s\"'#]+)(#[^)\s\"']*)?")
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.S)
 FENCE = re.compile(r"^(\s*)(```+)[^\n]*\n.*?^\1\2$", re.M | re.S)
-SYMBOL = re.compile(r"\[(`[^`\n]+`)\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^( *)(```+)(\w*)\n(.*?)^\1\2$", re.M | re.S)   # indent, ticks, language, code
 TEST = re.compile(r"^\s*(assert |test_\w+\()", re.M)
-TITLE = re.compile(r"title(?: = \(?|=|\()f?['\"]([^'\"{}\n\[\]]{8,})['\"]")   # of a figure
+STRIPS = re.compile(r"\b(show_frames|explorer)\(")   # what draws film strips
 DRAWING = re.compile(r"!\[([^\]]*)\]\((drawings/\w+\.svg|nbs/drawings/\w+\.svg)\)")
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>\n(.*?)\n</details>", re.S)
 HEADING_ID = re.compile(r'^#+ .*?(?:\{#|<a id=")([\w.]+)["}]', re.M)
@@ -272,6 +272,7 @@ class Page:
         self.readme = readme
         self.files = {}
         nb = read_nb(fn)
+        known = named(nb.cells)
         state = nb.metadata.get("widgets", {}).get(STATE)
         self.cited = [] if fn.stem == "index" else paper.sections(c.source for c in nb.cells)
         os.chdir(fn.parent)  # where a notebook's relative paths start
@@ -288,7 +289,7 @@ class Page:
         parts += body
         text = re.sub(r"\n{3,}", "\n\n", "\n".join(filter(None, parts)))
         # nbdev links names in signatures too, but a code block shows the link's Markdown
-        text = FENCE.sub(lambda m: SYMBOL.sub(r"\1", m[0]), text)
+        text = unlinked(FENCE.sub(lambda m: SYMBOL.sub(r"\1", m[0]), text), known)
         python = re.compile(r"^```+python\n.*?^```+$", re.M | re.S)
         text = python.sub(lambda m: "\n".join(map(narrow, m[0].split("\n"))), text)
         text = self.for_readme(text) if readme else self.for_site(text, state)
@@ -371,9 +372,9 @@ class Page:
         code = "\n".join(lines).strip("\n")
         shown = fence(code, "python") if code and opts.get("echo") != "false" else ""
         outputs = []
-        alt = opts.get("fig-alt") or " / ".join(TITLE.findall(code)) or f"figure: {self.title}"
+        alt = opts.get("fig-alt") or titles(code) or f"figure: {self.title}"
         if opts.get("output") != "false":
-            plays = "show_frames(" in code and opts.get("moves") != "false"
+            plays = STRIPS.search(code) and opts.get("moves") != "false"
             twins = opts.get("dark") != "keep"
             outputs = [self.output(o, alt, plays, twins) for o in c.get("outputs", [])]
         if title := self.fold_title(c, code, any(outputs)): shown = fold(*title, shown)

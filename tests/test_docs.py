@@ -12,7 +12,7 @@ from PIL import Image
 sys.path.append(str(Path(__file__).parent.parent/"docs"))
 import colab
 import paper
-from listings import defined, fields_table, narrow, pieces
+from listings import defined, fields_table, named, narrow, pieces, titles, unlinked
 from moving import still, strips
 
 SOURCE = """LIMIT = 3
@@ -65,6 +65,28 @@ def test_lines_fit():
     assert all(len(line) <= 100 for line in narrow(long).split("\n"))
     assert "stiv_nb.data" not in narrow(long)
     assert narrow("a:NoneType=None, # b") == "a=None, # b"
+    assert narrow("a:__main__.B=<x.y.B object at 0x7f>") == "a:B=B(…)"
+
+
+def test_fields_of_a_class_are_none_of_its_instances():
+    code = "class A:\n    known:ClassVar[dict] = {}\n    held:list = field(default_factory=list)"
+    rows = fields_table(code, "A", SimpleNamespace()).splitlines()[2:]
+    assert rows == ["| `held` | `list` | `list()` |  |"]
+
+
+def test_titles_become_texts_of_pictures():
+    assert titles("ax.set_title('How much \\'null\\' wants')") == "How much 'null' wants"
+    assert titles('plt.title("The pass \'null\' [0, 1]")') == "The pass 'null' (0, 1)"
+    assert titles("show(title='short')") == ""
+
+
+def test_links_that_only_share_a_name():
+    text = "[`change`](recipe.md#change), [`load_it`](a.md), [see [`x_y`](a.md#x_y) here](b.md)"
+    assert unlinked(text, {"change"}) == (
+        "[`change`](recipe.md#change), [`load_it`](a.md), [see `x_y` here](b.md)")
+    assert unlinked(text, set()).startswith("`change`, [`load_it`]")
+    cells = [SimpleNamespace(cell_type="code", source="from a import (b,\n    c)\ndef d(): pass")]
+    assert named(cells) == {"b", "c", "d"}
 
 
 def picture(*rows, height=20):

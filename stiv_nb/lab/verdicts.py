@@ -102,11 +102,16 @@ def verdicts(
     code:str='same',   # as in `compare`
 ) -> list[Verdict]:    # of all claims, in order
     "The verdict on each claim from what is stored"
+    if not Path(folder).is_dir(): raise FileNotFoundError(f"there is no folder {folder} of results")
     found = []
     for claim in CLAIMS.values():
         path = Path(folder)/f'{claim.name}.jsonl'
         found.append(verdict(claim, read_results(path) if path.is_file() else [], code))
     return found
+
+def _asked(c:Check) -> str: # what a difference must be
+    if c.direction == 'as_good': return f'above {-c.by:+g}'
+    return f'at least {c.by:+g}' if c.direction == 'up' else f'at most {-c.by:+g}'
 
 def _ours(v:Verdict) -> str: # the differences of a claim's checks, the widest apart of many
     told = []
@@ -114,7 +119,7 @@ def _ours(v:Verdict) -> str: # the differences of a claim's checks, the widest a
         if c.diff is None: continue
         d = c.diff
         told.append(f'{c.check.arm} - {c.check.against}, {c.check.score}: {d.mean:+.1f} '
-                    f'[{d.low:+.1f}, {d.high:+.1f}]')
+                    f'[{d.low:+.1f}, {d.high:+.1f}], asked: {_asked(c.check)}')
     more = len(v.checked) - 3
     return '; '.join(told) + (f'; and {more} more' if told and more > 0 else '')
 
