@@ -129,9 +129,13 @@ class Column:
         self.controls = controls
         self.said = widgets.HTML()
         self.images = []
-        rows = [widgets.HBox([widgets.Label(f'{c.tooltip}\u2002'), c]) for c in controls.values()]
-        self.pictures = widgets.VBox([])
-        self.box = widgets.VBox([*rows, self.said, self.pictures])
+        named = widgets.Layout(width='132px', flex='none')
+        rows = [widgets.HBox([widgets.Label(c.tooltip, layout=named), c])
+                for c in controls.values()]
+        # pictures keep their size: a box would stretch them
+        self.pictures = widgets.VBox([], layout=widgets.Layout(align_items='flex-start'))
+        self.box = widgets.VBox([*rows, self.said, self.pictures],
+                                layout=widgets.Layout(flex='1 1 400px', max_width='560px'))
         for control in controls.values(): control.observe(self.again, 'value')
         self.again()
 
@@ -143,7 +147,8 @@ class Column:
         else: self.said.value = ''
         formats = ['gif' if data[:3] == b'GIF' else 'png' for data in self.images]
         self.pictures.children = [
-            widgets.Image(value=data, format=kind) for data, kind in zip(self.images, formats)]
+            widgets.Image(value=data, format=kind, layout=widgets.Layout(max_width='100%'))
+            for data, kind in zip(self.images, formats)]
 
 class Beside:
     "Two columns; shows itself as the last value of a cell, as a picture where there is no kernel"
