@@ -35,9 +35,10 @@ def cmd_demo(
     seed:int=0,       # seed of data, weights, training and samples
 ):
     "Trains the toy from nothing in eight minutes or more, judges it and writes a report"
-    from stiv_nb.apps.demo import result_table, run_demo, save_demo
+    from stiv_nb.apps.demo import run_demo, save_demo
     from stiv_nb.apps.report import write_report
     from stiv_nb.cli.launch import in_ranks
+    from stiv_nb.eval.toybench import table
     from stiv_nb.train.ranks import join_ranks, leave_ranks
     if quick and long: raise ValueError('--quick and --long exclude each other; choose one')
     check_seed('seed', seed)
@@ -53,7 +54,7 @@ def cmd_demo(
         if not join_ranks().main: return
         print('writing the report ...', file=sys.stderr)
         save_demo(demo, path/'pipeline')
-        print(result_table(demo.verdicts))
+        print(table(demo.verdicts))
         print(f'try: stiv sample "a red circle moving left" --weights {path}')
         made = ' '.join(['stiv demo', *flags])
         report = write_report(demo, path/'report.html', command=made)

@@ -46,15 +46,6 @@ def changed(
     return change(recipe, **{k: typed(recipe, k, v) for k, v in fields.items()})
 
 # %% ../../nbs/975_runs.ipynb #70dad623
-def _described(recipe): # lines "part.field = value  # what it is"
-    from fastcore.docments import docments
-    from stiv_nb.train.recipe import PARTS
-    for part in PARTS:
-        config = getattr(recipe, part)
-        docs = {}
-        for parent in reversed(type(config).__mro__[:-1]): docs |= docments(parent)
-        for k, v in vars(config).items(): yield f"{part + '.' + k:34} {v!s:14} {docs.get(k) or ''}"
-
 @command('stiv recipe demo-stiv --yaml > mine.yaml')
 def cmd_recipe(
     name:str='',       # a recipe's name, a YAML file or a run's folder; without one, all are listed
@@ -63,7 +54,7 @@ def cmd_recipe(
     against:str=None,  # show only what differs from this recipe
 ):
     "Shows recipes: what a training run consists of"
-    from stiv_nb.train.recipe import differences, to_yaml
+    from stiv_nb.train.recipe import described, differences, to_yaml
     from stiv_nb.train.planner import recipe_lines
     from stiv_nb.train.setup import open_recipe
     if list or not name:
@@ -74,7 +65,9 @@ def cmd_recipe(
         gaps = differences(open_recipe(against), recipe)
         for k, (a, b) in gaps.items(): print(f'{k:34} {a!s:14} -> {b}')
     elif yaml: print(to_yaml(recipe), end='')
-    else: print(wrapped('\n'.join(_described(recipe)), 50))
+    else:
+        lines = [f'{k:34} {v!s:14} {what}' for k, (v, what) in described(recipe).items()]
+        print(wrapped('\n'.join(lines), 50))
 
 # %% ../../nbs/975_runs.ipynb #ca7df411
 def draw_strips(

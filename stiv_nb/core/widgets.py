@@ -152,7 +152,7 @@ class Column:
 
 class Beside:
     "Two columns; shows itself as the last value of a cell, as a picture where there is no kernel"
-    def __init__(self, columns:list[Column]):
+    def __init__(self, columns:list[Column]): # of one set of controls, from left to right
         self.columns = columns
         layout = widgets.Layout(flex_flow='row wrap', grid_gap='8px 40px')
         self.box = widgets.Box([c.box for c in columns], layout=layout)

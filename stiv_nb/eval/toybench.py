@@ -146,19 +146,20 @@ class Verdicts:
         moving = self.asked != MOTIONS.index('still')
         return (self.got == opposite[self.asked])[moving].float().mean().item()
 
-    def row(self) -> str:
-        "One line of a table"
-        cells = ['{:6.1%} [{:.1%}, {:.1%}]'.format(*self.share(k)).rjust(23) for k in ATTRIBUTES]
-        return f'{self.task:5} {self.split:9} {self.n:5} {" ".join(cells)} {self.reversed():9.1%}'
-
-# %% ../../nbs/700_toybench.ipynb #be2d0b4d
+# %% ../../nbs/700_toybench.ipynb #339058d0
 def table(
     verdicts:list[Verdicts], # one per line
-) -> str:                    # a head and the lines
-    "Verdicts as a table of text"
-    names = ' '.join(k.rjust(23) for k in ATTRIBUTES)
-    head = f"{'task':5} {'split':9} {'n':>5} {names} reversed"
-    return '\n'.join([head, *(v.row() for v in verdicts)])
+) -> str:                    # two lines of heads, then theirs, at most 80 columns
+    "Verdicts as a table of text: whole per cents, the 95% interval in brackets"
+    def cell(share):
+        low, high = math.floor(100*share.low), math.ceil(100*share.high)   # no narrower than it is
+        return f'{100*share.share:.0f} ({low}-{high})'.rjust(13)
+    lines = ['per cent of the clips that show it right (95% interval)',
+             f"{'task':6}{'split':9}{'n':>4}{''.join(k.rjust(13) for k in ATTRIBUTES)} reversed"]
+    for v in verdicts:
+        cells = ''.join(cell(v.share(k)) for k in ATTRIBUTES)
+        lines.append(f'{v.task:6}{v.split:9}{v.n:4}{cells}{v.reversed():9.1%}')
+    return '\n'.join(lines)
 
 # %% ../../nbs/700_toybench.ipynb #11ba4c40
 _KEPT = 16   # videos that verdicts keep to be shown

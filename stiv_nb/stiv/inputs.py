@@ -15,9 +15,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from stiv_nb.core.checks import (
-    check_choice, check_config, check_field, check_number, check_seed, choices, did_you_mean,
-    field_types)
+from ..core.checks import check_choice, check_config, check_field, check_number, check_seed
+from ..core.checks import choices, did_you_mean, field_types
 from ..core.outside import parse_json, read_text
 from ..core.random import slot_normal
 from ..data.pictures import read_image, sides

@@ -24,9 +24,8 @@ from ..data.video import Video, to_uint8
 from ..flow.objective import Objective
 from ..model.dit import DiT
 from .condition import fixed_frames
-from stiv_nb.stiv.inputs import (
-    Chosen, Defaults, check_negative, check_prompts, choose, place_images, choose_noise,
-    what_to_tell)
+from .inputs import Chosen, Defaults, check_negative, check_prompts, choose
+from .inputs import choose_noise, place_images, what_to_tell
 from .loss import IMAGE_NOISE
 from .sampler import Guide, SamplingConfig, guided_velocity, sample
 from .saving import CONFIG, WEIGHTS, naming, read_parts, weights_hash, write_parts

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIXTEEN_BITS', 'SMALL', 'PARTS', 'CodecConfig', 'OptimConfig', 'RunConfig', 'ParallelConfig', 'Recipe', 'change',
-           'to_yaml', 'from_yaml', 'differences', 'other_run']
+           'to_yaml', 'from_yaml', 'differences', 'described', 'other_run']
 
 # %% ../../nbs/600_recipe.ipynb #843554d9
 import dataclasses
@@ -275,6 +275,21 @@ def differences(
     "The fields in which two recipes differ"
     x, y = _flat(a), _flat(b)
     return {k: (x.get(k), y.get(k)) for k in x | y if x.get(k) != y.get(k)}
+
+# %% ../../nbs/600_recipe.ipynb #15cf0d56
+def described(
+    recipe:Recipe, # of any kind
+) -> dict[str, tuple]: # "part.field" -> (its value, what it is, in one line)
+    "Every field of a recipe, in the words that stand beside it in the code"
+    from fastcore.docments import docments
+    found = {}
+    for part, config in vars(recipe).items():
+        docs = {}
+        for c in reversed(type(config).__mro__[:-1]):   # a class knows no words of its parents
+            docs |= {k: words for k, words in docments(c).items() if words}
+        for k, v in vars(config).items():
+            found[f'{part}.{k}'] = v, ' '.join((docs.get(k) or '').split())
+    return found
 
 # %% ../../nbs/600_recipe.ipynb #a717b2d5
 def other_run(
