@@ -68,8 +68,9 @@ def test_every_command_has_help_and_an_example():
     assert set(COMMANDS) == {
         "demo", "sample", "train", "recipe", "eval", "data make", "data look", "data check",
         "bench", "doctor", "plan", "progressive", "cache", "ablate", "compare", "speedrun", "pack",
-        "predict", "upsample", "between", "long", "animate", "views", "classes", "contest",
-        "data ucf101", "export"}
+        "predict", "upsample", "between", "long", "animate", "camera", "views", "classes",
+        "contest", "data ucf101", "data msrvtt", "data presets", "export", "engine run",
+        "engine look"}
     for name, (f, example) in COMMANDS.items():
         text = " ".join(fine(*name.split(), "--help").split())
         assert f.__doc__ in text
@@ -426,6 +427,39 @@ def test_eval(tiny, here):
     assert "TI2V" in text
     refused("eval", tiny, "--split", "test", says="held_out")
     refused("eval", tiny, "--n", 4, "--steps", 0, says="steps=0")
+
+
+def test_eval_by_a_guest_and_kept(clips, tiny, here):
+    "Another process measures; the results file holds protocol, n and intervals"
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def forward(self, x, rescale: bool = False, resize: bool = False,
+                    return_features: bool = False):
+            return x.mean((2, 3, 4))/255
+
+    torch.jit.script(Net()).save("net.pt")
+    asked = ["--suite", "fvd", "--real", clips, "--frames", 8, "--size", 32, "--model", "script",
+             "--model-weights", "net.pt", "--out", "fvd.json"]
+    fine("eval", clips, *asked)
+    kept = json.loads(Path("fvd.json").read_text())
+    found = kept["metrics"]["fvd"]
+    assert abs(found["value"]) < 1e-6 <= found["high"]
+    assert (kept["protocol"]["frames"], found["n"]) == (8, 5)
+    assert found["name"].startswith("Fréchet distance in script-")
+    Path("fvd.json").unlink()
+    for options, says in [
+            (["--env", "no/python"],           "there is no Python"),
+            (["--env", "false"],               "left no answer"),
+            (["--model-weights", clips],       "is a folder"),
+            (["--model", "i3d"],               "name another environment with --env"),
+            (["--real", "none"],               "none"),
+            (["--world", "hard"],              "--world means nothing to --suite fvd"),
+            (["--boot", 1],                    "boot=1"),
+    ]:
+        refused("eval", clips, *asked, *options, says=says)
+        assert not Path("fvd.json").exists()
 
 
 # Recipes and training

@@ -131,6 +131,8 @@ SMALL = "small.yaml"
 SAMPLE = ["sample", RED, "--weights", "tiny", "-o", "x.gif"]
 TRAIN = ["train", SMALL, "--run.n_steps", "1", "--optim.warmup", "0", "--folder", "out"]
 BENCH = ["bench", "--train", SMALL, "--device", "cpu"]
+ENGINE = ["engine", "run", "clips", "--out", "cut", "--workers", "0", "--recipe", SMALL, "--filters"]
+PRESET = ["data", "presets", "openvid-1m"]
 PLACES = [
     ("text",   [HERE]),
     ("text",   ["data", HERE]),
@@ -167,6 +169,16 @@ PLACES = [
     ("file",   ["eval", HERE, "--n", "2"]),
     ("file",   ["eval", "--folder", HERE]),
     ("text",   ["eval", "--folder", HERE]),
+    ("text",   ["eval", "clips", "--suite", HERE]),
+    ("file",   ["eval", "clips", "--suite", "fvd", "--real", HERE]),
+    ("number", ["eval", "clips", "--suite", "fvd", "--real", "clips", "--frames", HERE]),
+    ("number", ["eval", "clips", "--suite", "pairs", "--real", "clips", "--size", HERE]),
+    ("file",   ["eval", "clips", "--suite", "fvd", "--real", "clips", "--model-weights", HERE]),
+    ("file",   ["eval", "clips", "--suite", "fvd", "--real", "clips", "--env", HERE]),
+    ("file",   ["eval", "clips", "--suite", "clip", "--frames", "8", "--clip", HERE]),
+    ("file",   ["eval", "clips", "--suite", "vbench", "--info", HERE]),
+    ("file",   ["eval", "clips", "--suite", "vbench", "--results", HERE]),
+    ("target", ["eval", "--folder", "clips", "--out", f"{HERE}.json"]),
     ("text",   ["recipe", HERE]),
     ("file",   ["recipe", HERE]),
     ("file",   ["recipe", "demo-stiv", "--against", HERE]),
@@ -206,6 +218,11 @@ PLACES = [
     ("number", ["data", "make", "new", "--n", "1", "--n-frames", HERE]),
     ("target", ["data", "make", HERE, "--n", "1"]),
     ("text",   ["data", "make", HERE, "--n", "0"]),
+    ("text",   ["data", "presets", HERE]),
+    ("file",   [*PRESET, "--table", HERE, "--clips", "clips", "-o", "new"]),
+    ("file",   [*PRESET, "--table", "table.csv", "--clips", HERE, "-o", "new"]),
+    ("text",   [*PRESET, "--table", "table.csv", "--clips", HERE, "-o", "new"]),
+    ("target", [*PRESET, "--table", "table.csv", "--clips", "clips", "-o", HERE]),
     ("number", ["data", "look", "clips", "-o", "look.png", "--n", HERE]),
     ("number", ["data", "look", "clips", "-o", "look.png", "--n-frames", HERE]),
     ("number", ["data", "look", "clips", "-o", "look.png", "--stride", HERE]),
@@ -215,6 +232,19 @@ PLACES = [
     ("text",   ["data", "check", HERE]),
     ("number", ["data", "check", "clips", "--n-frames", HERE]),
     ("number", ["data", "check", "clips", "--stride", HERE]),
+    ("file",   ["engine", "run", HERE, "--out", "new", "--workers", "0"]),
+    ("text",   ["engine", "run", HERE, "--out", "new", "--workers", "0"]),
+    ("target", ["engine", "run", "clips", "--out", HERE, "--workers", "0"]),
+    ("number", [*ENGINE, "all", "--side", HERE]),
+    ("number", [*ENGINE, "all", "--side", "32", "--workers", HERE]),
+    ("text",   [*ENGINE, HERE]),
+    ("file",   [*ENGINE, f"{HERE}.yaml"]),
+    ("text",   [*ENGINE, "all", "--cuts", HERE]),
+    ("file",   [*ENGINE, "all", "--judge", HERE]),
+    ("text",   [*ENGINE, "all", "--model", "m", "--server", HERE]),
+    ("file",   ["engine", "run", "clips", "--out", "new", "--recipe", HERE]),
+    ("file",   ["engine", "look", HERE]),
+    ("target", ["engine", "look", "cut", "-o", f"{HERE}.html"]),
     ("target", ["bench", "--train", "nope", "--rows", f"{HERE}.jsonl"]),
     ("text",   ["bench", "--json", HERE]),
     ("text",   ["bench", "--device", "cpu", "--train", HERE]),
@@ -245,11 +275,22 @@ INSIDE = [
     ("clips/captions.jsonl",   "lines", ["data", "check", "clips"]),
     ("clips/captions.jsonl",   "lines", ["data", "look", "clips", "-o", "look.png"]),
     ("clips/captions.jsonl",   "lines", ["eval", "--folder", "clips"]),
+    ("info.json",              "lines", ["eval", "clips", "--suite", "vbench", "--info",
+                                         "info.json"]),
+    ("found/a_eval_results.json", "lines", ["eval", "clips", "--suite", "vbench", "--results",
+                                            "found"]),
     ("clips/captions.jsonl",   "lines", [*TRAIN, "--data.source", "clips"]),
     ("clips/clips/0000.mp4",   "cut",   ["data", "check", "clips"]),
     ("clips/clips/0000.mp4",   "cut",   ["data", "look", "clips", "-o", "look.png"]),
     ("clips/clips/0000.mp4",   "cut",   ["eval", "--folder", "clips"]),
     ("clips/clips/0000.mp4",   "cut",   [*TRAIN, "--data.source", "clips"]),
+    ("clips/clips/0000.mp4",   "cut",   [*TRAIN, "--data.source", "clips", "--data.n_frames", "6",
+                                         "--data.encode", "live", "--run.batch", "4"]),
+    ("cut/engine.json",        "json",  ["engine", "look", "cut", "-o", "look.html"]),
+    ("cut/rows.jsonl",         "lines", ["engine", "look", "cut", "-o", "look.html"]),
+    ("cut/measured.jsonl",     "lines", [*ENGINE, "all"]),
+    ("table.csv",              "cut",   [*PRESET, "--table", "table.csv", "--clips", "clips",
+                                         "-o", "new"]),
     ("done/recipe.yaml",       "yaml",  ["train", "done", "--resume"]),
     ("done/metrics.jsonl",     "lines", ["train", "done", "--resume"]),
     ("done/checkpoints/step-00000001/notes.json", "json", ["train", "done", "--resume"]),
@@ -265,6 +306,11 @@ KEYS = {          # entries of JSON files that are changed
     "captions.jsonl": ["file", "caption"],
     "metrics.jsonl": ["step", "loss"],
     "notes.json": ["step", "sums", "norm_mean", "recipe"],
+    "info.json": [],
+    "a_eval_results.json": ["scene"],
+    "engine.json": ["folder", "facts", "bounds", "filters"],
+    "rows.jsonl": ["file", "start", "stop", "flow", "refused", "copy_of"],
+    "measured.jsonl": ["file", "stamp", "rows", "skipped"],
     "cache.json": ["shape", "text_width", "n_clips", "shard"],
 }
 KEYS = {file: [tuple(key.split(".")) for key in keys] for file, keys in KEYS.items()}
@@ -289,10 +335,16 @@ def make_room(folder):
         parallel__compile=False, parallel__precision="fp32")
     (folder/SMALL).write_text(to_yaml(small))
     make_samples(folder/"clips", n=4)
+    (folder/"table.csv").write_text("video,caption\n0000.mp4,a\n")
     Image.new("RGB", (8, 8)).save(folder/"picture.png")
     line = dict(prompt=RED, negative="blue", seed=3, image="picture.png")
     (folder/"prompts.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
-    for words in (["train", SMALL, "--folder", "done"], ["cache", SMALL, "--out", "latents"]):
+    (folder/"info.json").write_text(json.dumps([dict(prompt_en=RED, dimension=["scene"])]))
+    (folder/"found").mkdir()
+    scored = [.5, [dict(video_path="a-0.mp4", video_results=.5)]]
+    (folder/"found/a_eval_results.json").write_text(json.dumps(dict(scene=scored)))
+    for words in (["train", SMALL, "--folder", "done"], ["cache", SMALL, "--out", "latents"],
+                  [*ENGINE, "all"]):
         code, said = stiv(*words)
         assert code == 0, said
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTESTS', 'read_film', 'cmd_predict', 'cmd_upsample', 'cmd_between', 'cmd_long', 'cmd_views', 'cmd_classes',
-           'cmd_animate', 'cmd_contest']
+           'cmd_camera', 'cmd_animate', 'cmd_contest']
 
 # %% ../../nbs/967_apps.ipynb #3a504266
 from pathlib import Path
@@ -26,7 +26,7 @@ def read_film(
     from stiv_nb.data.video import Video
     every = check_number('every', every, 1, 1000, whole=True)
     if not Path(file).exists(): raise FileNotFoundError(f'there is no file {file}')
-    there = -(-video_size(file).frames // every)
+    there = -(-video_size(file, whole=False).frames // every)
     n = there if until is None else check_number('until', until, 1, there, whole=True)
     clip, _ = read_video(file, n, every, 0, pipe.defaults.size)
     return Video.from_clip(clip, pipe.defaults.fps)
@@ -162,6 +162,24 @@ def cmd_classes(
     videos = draw_classes(pipe, names, seed, steps=steps)
     print(f'{save_frames(path, videos, titles=names)} ({len(videos)} classes)')
 
+@command('stiv camera portrait.jpg closer --slow -o closer.mp4')
+def cmd_camera(
+    file:str,             # a photograph; its middle becomes the first frame
+    move:str='left',      # of the camera: left, right, up, down, closer, back or still
+    slow:bool=False,      # half the way
+    out:str='camera.mp4', # .mp4, .webm, .gif or .png (film strip)
+    weights:str='photo',  # "photo", the folder of a pipeline or run, or USER/NAME on the Hub
+    steps:int=None,       # number of solver steps
+    seed:int=0,           # seed of the noise
+):
+    "Animates a photograph with a move of the camera"
+    path = check_out(Path(out), _FILMS)
+    seed = check_seed('seed', seed)
+    from stiv_nb.apps.own_photo import move_camera
+    from stiv_nb.stiv.pipeline import load
+    video = move_camera(load(weights), file, move, slow, seed, steps=steps)
+    print(f'{video.save(path)} ({video})')
+
 @command('stiv animate "a red circle moving right" -o film.mp4')
 def cmd_animate(
     prompt:tuple[str, ...],  # what to draw, in words
@@ -237,6 +255,13 @@ def _views(pipe, others, **sampling):
     return dict(methods=view_methods(pipe, named, **sampling), world=world,
                 judge=judge_views(world))
 
+def _photo(pipe, others, **sampling):
+    from stiv_nb.apps.own_photo import judge_photos, photo_methods
+    from stiv_nb.data.photographs import PhotoWorld
+    world = PhotoWorld('data_samples/photos', split='held_out', seed=99)
+    return dict(methods=photo_methods(pipe, others, **sampling), world=world,
+                judge=judge_photos(world, pipe.vae))
+
 def _upsample4(pipe, others, **sampling): return _upsample(pipe, others, 4, **sampling)
 
 def _long(pipe, path, weights, n, steps):
@@ -291,15 +316,15 @@ _OF_RUNS = dict(classes=_classes, motion=_motion)   # whose weights are a run of
 
 CONTESTS = dict(predict=_predict, upsample=_upsample, upsample4=_upsample4,
                 interpolate=_interpolate, smooth=_smooth, picture=_picture,
-                steps=_steps, views=_views)
+                steps=_steps, views=_views, photo=_photo)
 
-_OWN = dict(picture='world', steps='toy', views='views', classes='runs/classes',
-            motion='runs/motion')   # contest -> weights that it is about; of others: tasks
+_OWN = dict(picture='world', steps='toy', views='views', photo='photo',
+            classes='runs/classes', motion='runs/motion')   # contest -> weights; of others: tasks
 
 @command('stiv contest predict --n 512 --out results/apps/predict.json')
 def cmd_contest(
-    # predict, upsample, upsample4 (in two steps), interpolate, smooth, picture, steps, views, long,
-    # classes or motion
+    # predict, upsample, upsample4 (in two steps), interpolate, smooth, picture, steps, views,
+    # photo, long, classes or motion
     name:str,
     weights:str=None,    # if left out, those that the contest's page is about
     single:str=None,     # weights for this task alone (or a painter, a student), compared, too
@@ -314,7 +339,8 @@ def cmd_contest(
     path = out and check_out(Path(out), ('.json',))
     if single is not None and name in ('smooth', 'long', *_OF_RUNS):
         raise ValueError(f'single={single!r} has no part in {name}: leave it out; it is for '
-                         'predict, upsample, upsample4, interpolate, picture, steps and views')
+                         'predict, upsample, upsample4, interpolate, picture, steps, views '
+                         'and photo')
     from stiv_nb.core.progress import Bar
     from stiv_nb.eval.truth import contest, contest_table, save_contest
     from stiv_nb.stiv.pipeline import load

@@ -33,8 +33,8 @@ class Command(NamedTuple):
     example:str       # a line that works
 
 COMMANDS = {}   # name -> `Command`, in the order of the overview
-# they add the commands
-MODULES = ('cli.sample', 'cli.apps', 'cli.data', 'cli.runs', 'cli.jobs', 'cli.lab', 'cli.doctor')
+# of this room: they add the commands
+MODULES = 'sample judge apps data runs jobs lab engine doctor'.split()
 
 def command(
     example:str, # a line that works, shown under the help
@@ -252,7 +252,7 @@ def run(
     "Finds the command and calls it"
     try: os.getcwd()
     except OSError: raise ValueError('this folder has been deleted; cd to another') from None
-    for m in MODULES: import_module(f'stiv_nb.{m}')
+    for m in MODULES: import_module(f'stiv_nb.cli.{m}')
     name, *args = argv or ['--help']
     if name in ('-h', '--help', 'help'): return print(overview())
     if name == '--version': return print(__version__)

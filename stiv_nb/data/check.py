@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from ..core.checks import check_number, escaped
 from .folder import caption_lines
-from .pictures import IMAGE_SUFFIXES, check_cut, resized, sides, video_size
+from .films import IMAGE_SUFFIXES
+from .pictures import check_cut, resized, sides, video_size
 
 # %% ../../nbs/135_check.ipynb #ea75ace4
 class Cut(NamedTuple):

@@ -21,7 +21,7 @@ from ..core.files import atomic_folder, atomic_write, remove_folder, sweep, temp
 from ..core.outside import check_file, parse_json
 from ..core.random import uniform
 from .encode import CODECS
-from .pictures import Micro, check_cut, read_video, resized, sides, video_size
+from .pictures import Micro, check_cut, read_cut, sides, video_size
 from .shapes import ShapeWorld
 from .video import Video, from_uint8, to_uint8
 
@@ -139,9 +139,8 @@ def _check_clips(folder, rows): # raises if a clip is missing
         raise FileNotFoundError(f"{folder}: {len(gone)} of {len(rows)} clips are missing, "
                                 f"first {gone[0]}; see check_folder")
 
-def _draw(seed, i, room): # a place in 0..room for each room: the middle, or drawn for item `i`
-    if seed is None: return [r // 2 for r in room]
-    return [int(uniform(seed, torch.tensor(i), draw) * (r + 1)) for draw, r in enumerate(room)]
+def _shares(seed, i): # of the room for start, top and left: drawn for item `i`, or the middle
+    return None if seed is None else uniform(seed, torch.tensor(i), torch.arange(3)).tolist()
 
 # %% ../../nbs/130_folder.ipynb #3f1ac06e
 class VideoFolder(Dataset):
@@ -173,20 +172,25 @@ class VideoFolder(Dataset):
         frames = f"{self.n_frames} frames of {h}x{w}, stride {self.stride}"
         return f"VideoFolder {self.folder.name}: {len(self)} clips, {frames}"
 
-# %% ../../nbs/130_folder.ipynb #b1b53ea7
+# %% ../../nbs/130_folder.ipynb #9971e41d
 @patch
-def _read(self:VideoFolder, i): # uint8 clip and micro of item `i`
+def _read(self:VideoFolder, i, u, mirrored=False): # uint8 clip and micro of item `i`
     row = self.rows[i]
     path = self.folder/row['file']
-    film = video_size(path)
-    resized_h, resized_w = resized(film.height, film.width, self.size)
-    h, w = sides(self.size)
-    spare = max(0, film.frames - check_cut(self.n_frames, self.stride))
-    start, *crop = _draw(self.seed, i, [spare, resized_h - h, resized_w - w])
-    clip, micro = read_video(path, self.n_frames, self.stride, start, self.size, crop)
-    source = dict(height=row.get('height', film.height), width=row.get('width', film.width))
+    clip, micro = read_cut(path, self.n_frames, self.stride, self.size, u, mirrored)
+    source = {name: row[name] for name in ('height', 'width') if name in row}
     micro = Micro(*micro.tolist())._replace(**source)
     return to_uint8(clip), torch.tensor(micro).float()
+
+@patch
+def cut(self:VideoFolder,
+    i:int,               # item number
+    u:list,              # shares in [0, 1) of the room for start, top and left
+    mirrored:bool=False, # left and right change places
+) -> tuple:              # clip (f, 3, H, W) in [-1, 1], caption, facts {}, micro (6,)
+    "One item, read at a place of its own (ours)"
+    clip, micro = self._read(i, u, mirrored)
+    return from_uint8(clip), self.rows[i]['caption'], {}, micro
 
 # %% ../../nbs/130_folder.ipynb #6029e06a
 @patch
@@ -196,7 +200,7 @@ def __getitem__(self:VideoFolder,
     "One item, from memory where it was kept"
     if not -len(self) <= i < len(self): raise IndexError(f"item {i} of {len(self)}")
     i = int(i) % len(self)
-    clip, micro = self.cache.get(i) or self._read(i)
+    clip, micro = self.cache.get(i) or self._read(i, _shares(self.seed, i))
     if (len(self.cache) + 1) * clip.numel() <= self.cache_bytes: self.cache[i] = clip, micro
     return from_uint8(clip), self.rows[i]['caption'], {}, micro.clone()
 
@@ -232,7 +236,7 @@ def buckets(self:VideoFolder,
     dealt = {}
     for row in self.rows:
         path = self.folder/row['file']
-        film = video_size(path)
+        film = video_size(path, whole=False)
         k = bucket_of(*film, buckets, self.stride)
         if k is None:
             shortest = min(frames for frames, _, _ in buckets)

@@ -19,7 +19,7 @@ from ..core.checks import check_number, escaped
 from ..core.machine import hub_answers
 from ..core.outside import check_file
 from .folder import check_inside
-from .pictures import check_cut, read_video, sides, video_size
+from .pictures import check_cut, read_cut, sides
 
 # %% ../../nbs/140_stream.ipynb #350ed9ec
 VIDEO_COLUMNS = ('video', 'mp4', 'webm', 'gif', 'bytes')
@@ -155,9 +155,7 @@ def _clip(self:ClipStream, row:dict):
     if not isinstance(video, (bytes, Path)):
         raise ValueError(f"the video is {type(video).__name__}")
     caption = _caption(row[columns.caption])
-    spare = video_size(video).frames - check_cut(self.n_frames, self.stride)
-    start = max(0, spare//2)
-    clip, micro = read_video(video, self.n_frames, self.stride, start, self.size)
+    clip, micro = read_cut(video, self.n_frames, self.stride, self.size)
     return clip, caption, micro
 
 @patch

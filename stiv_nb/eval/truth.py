@@ -131,7 +131,7 @@ def _summary(row:dict, true:Tensor|None) -> dict:
     "Means and intervals of a method; the Fréchet distance where there are enough clips"
     features = row.pop('features', None)
     row = {k: v[~v.isnan()] for k, v in row.items()}   # nan: nothing of that kind in a clip
-    out = rounded({k: mean_of(v, k == 'right') for k, v in row.items()})
+    out = rounded({k: mean_of(v, k in ('right', 'camera')) for k, v in row.items()})
     if features is None or len(true) <= true.shape[1]: return out
     found = frechet(true, features)
     return out | rounded(dict(frechet=(found.value, found.low, found.high)))
@@ -142,7 +142,9 @@ COLUMNS = dict( # score -> how a table calls it, digits behind the point
     psnr=('PSNR, dB', 1), ssim=('SSIM', 3), off_place=('off place, px', 2),
     frechet=('Fréchet', 2), right=('all right, %', 1), semantic=('semantic, %', 1),
     motion_smoothness=('smooth, %', 1), seen=('seen faces, %', 1),
-    hidden=('hidden faces, %', 1), moved=('moved, %', 2), motion=('right class, %', 1),
+    hidden=('hidden faces, %', 1), camera=('camera as asked, %', 1),
+    kept=('PSNR of what was seen, dB', 1), codec=('off in the codec', 3),
+    moved=('moved, %', 2), motion=('right class, %', 1),
     inception=('inception-like', 2), seconds=('s/clip', 2))
 
 def save_contest(

@@ -45,7 +45,8 @@ def _clips_key(recipe:Recipe, n:int) -> str: # of what its latents depend on
 def _latents(job:Job) -> Job:
     "The job with its clips encoded in a file that other jobs share"
     r = job.recipe
-    if r.data.source != 'shapes' or r.data.cache or (job.run/'pipeline').is_dir(): return job
+    if r.data.source != 'shapes' or r.data.cache or r.data.encode == 'live': return job
+    if (job.run/'pipeline').is_dir(): return job
     n = r.data.n_clips + r.data.n_val
     start = open_start(r.run.start) if r.run.start else None
     clips, pictures = open_clips(r)

@@ -228,8 +228,8 @@ _claim('captioner', 'Captions that name more and invent less train a better mode
        dict(sparse={'data.captions': 'sparse'}, noisy={'data.captions': 'noisy'}),
        _check('sparse', 'down', 1., 't2v.total'), _check('noisy', 'down', 1., 't2v.total'),
        note='what captions leave out and what they invent, apart; half of the noisy ones are '
-            'wrong, far more than in Tab. 8; the runs are those of claim 9, which were there before '
-            'this claim was written down')
+            'wrong, far more than in Tab. 8; the runs are those of claim 9, which were there '
+            'before this claim was written down')
 
 # %% ../../nbs/820_claims.ipynb #a2bf4d0f
 def find_claim(

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..codec.text import Text
 from .cache import CachedLatents, identity
 from .latents import Latents, encode_clips, sample_order, shuffled
+from .live import LiveLatents
 from .recipe import change
 from .shards import cache_gaps, cache_info
 
@@ -73,8 +74,22 @@ class Buckets(Latents):
         u:Tensor|None=None,  # (b,) in [0, 1): takes that frame of each clip; None: whole clips
     ) -> tuple[Tensor, Text, Tensor]: # z1 (b, f, c, h, w), text, micro (b, 6)
         "A batch of clips of one bucket, or of single frames"
-        k = int(torch.searchsorted(self.starts, index[0], right=True)) - 1
+        k = self._whose(index)
         return self.parts[k].batch(index - self.starts[k], u)
+
+    def at_step(self,
+        index:Tensor,  # (b,) long, all of one bucket
+        u:Tensor|None, # as in `batch`
+        seed:int,      # seed of the data
+        step:int,      # training step
+        slots:Tensor,  # (b,) long, positions in the global batch
+    ) -> tuple[Tensor, Text, Tensor]: # as from `batch`
+        "A batch as a step sees it"
+        k = self._whose(index)
+        return self.parts[k].at_step(index - self.starts[k], u, seed, step, slots)
+
+    def _whose(self, index:Tensor) -> int: # the bucket of some clips
+        return int(torch.searchsorted(self.starts, index[0], right=True)) - 1
 
 # %% ../../nbs/632_buckets.ipynb #2d8f0a55
 def in_buckets(
@@ -197,14 +212,16 @@ def open_latents(
     text,          # frozen text encoder
     pictures=None, # the same items as single frames, for their captions; None: the clips' own
     report=None,   # called as report(clips done, clips in all); None: nobody is told
-):                 # `LatentTable`, `CachedLatents`, or `Buckets` of several shapes
-    "What a recipe trains on: latents of its caches, or its clips encoded now"
+):                 # `LatentTable`, `CachedLatents`, `LiveLatents`, or `Buckets` of several
+    "What a recipe trains on: latents of its caches, or its clips encoded now or at each step"
     d = recipe.data
     n = d.n_clips + d.n_val
     if d.cache: parts = [CachedLatents(folder, vae, text) for folder in cache_folders(d.cache)]
     else:
-        buckets = in_buckets(clips, d).values()
-        parts = [encode_clips(part, vae, text, n, pictures, report=report) for part in buckets]
+        def encoded(part):
+            if d.encode == 'ahead': return encode_clips(part, vae, text, n, pictures, report=report)
+            return LiveLatents(part, vae, text, n, pictures, d.flip == 'auto')
+        parts = [encoded(part) for part in in_buckets(clips, d).values()]
     for part in parts:
         width = part.null.tokens.shape[-1]
         _check_shapes('the latents', part.shape, width, recipe.model)

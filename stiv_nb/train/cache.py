@@ -18,15 +18,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
 
 from ..codec.text import Text
 from ..core.checks import check_least
 from ..core.files import atomic_write, sweep
 from ..core.lock import lock_folder
 from ..data.folder import VideoFolder
-from .latents import Latents, padded_length, single_frames
+from .latents import Latents, single_frames, stack_text
 from .ranks import Ranks
 from .shards import (
     CacheInfo, cache_gaps, cache_info, check_shard, check_shards, map_shard, ragged_row,
@@ -228,9 +226,5 @@ class CachedLatents(Latents):
     def _text(self, rows:list) -> Text:
         "Captions of some rows, little longer than the longest of them, or than the empty one"
         tokens = [ragged_row(shard, 'tokens', r) for shard, r in rows]
-        lengths = torch.tensor([len(x) for x in tokens])
-        tokens = pad_sequence(tokens, batch_first=True)
-        missing = max(self.null.mask.shape[1], padded_length(tokens.shape[1])) - tokens.shape[1]
-        tokens = pad(tokens, (0, 0, 0, missing))
-        pooled = torch.stack([shard['pooled'][r] for shard, r in rows])
-        return Text(tokens, pooled, torch.arange(tokens.shape[1]) < lengths[:, None])
+        pooled = [shard['pooled'][r] for shard, r in rows]
+        return stack_text(tokens, pooled, self.null.mask.shape[1])

@@ -39,11 +39,20 @@ DRAWN = ('shapes', 'solids')   # sources that are worlds
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     "Which clips, and in which order"
-    # "shapes" (toy world), "solids" (views around a thing), a folder of clips, "stream:" and
-    # files or a Hub's data set
+    # "shapes" (toy world), "solids" (views around a thing), "photos:" and a folder of photographs
+    # (with a comma and a folder of cut-outs), a folder of clips, "stream:" and files or a Hub's
+    # data set
     source:str = 'shapes'
-    # folders of latents filled by `stiv cache`, with commas; None: encoded at the start
+    # what chose the clips of a folder that `stiv engine run --recipe` made: a set of filters, or a
+    # YAML file; '': anything
+    filters:str = ''
+    # folders of latents filled by `stiv cache`, with commas; None: see data.encode
     cache:str|None = None
+    # all clips at the start, once; or live, at every step while the one before is computed: files
+    # are then cut at another place each time, and worlds draw other clips
+    encode:Literal['ahead', 'live'] = 'ahead'
+    # files, encoded live: mirror half of the clips whose caption names no side, turn or writing
+    flip:Literal['never', 'auto'] = 'never'
     size:int = 32            # pixels of a side
     buckets:str = ''  # several shapes of a folder's clips, such as "8x32x32,8x24x40"; '': one
     n_frames:int = 8         # frames per clip; 1 trains text-to-image
@@ -76,6 +85,12 @@ class DataConfig:
         if self.bucket_shapes and (self.drawn or self.source.startswith('stream:')):
             raise ValueError(f"data.buckets={self.buckets!r} needs a folder of clips "
                              f"as data.source; it is {self.source!r}")
+        if self.filters and not self.in_folder:
+            raise ValueError(f"data.filters={self.filters!r} needs a folder of clips "
+                             f"as data.source; it is {self.source!r}")
+        if self.encode == 'live' and (self.cache or self.source.startswith('stream:')):
+            raise ValueError("data.encode='live' reads clips in any order: name a folder or a "
+                             'world in data.source, no stream and no data.cache')
         if self.tell_motion and (self.source != 'shapes' or self.cache):
             raise ValueError('data.tell_motion is for the toy world, encoded at the start: '
                              "data.source='shapes', no data.cache")
@@ -88,6 +103,10 @@ class DataConfig:
 
     @property
     def drawn(self): return self.source in DRAWN   # on demand, not read from files
+
+    @property
+    def in_folder(self):
+        return not self.drawn and not self.source.startswith(('stream:', 'photos:'))
 
     @property
     def stride_list(self): return _strides(self.strides) or [self.stride]

@@ -42,7 +42,8 @@ class Fetcher:
         d, run = self.recipe.data, self.recipe.run
         single = d.image_every and step % d.image_every == 0
         u = slot_uniform(run.seed, step, slots, FRAME) if single else None
-        clips = self.data.batch(self.data.order(d.seed, step, slots, run.batch), u)
+        index = self.data.order(d.seed, step, slots, run.batch)
+        clips = self.data.at_step(index, u, d.seed, step, slots)
         return _pinned(*clips) if self.pin else clips
 
     def get(self,

@@ -7,9 +7,12 @@ __all__ = ['ClipSource', 'toy_world', 'open_clips', 'clips_of_cache']
 
 # %% ../../nbs/654_sources.ipynb #d09cf2e7
 import dataclasses
+from pathlib import Path
 from typing import NamedTuple
 
+from ..core.outside import read_json
 from ..data.folder import VideoFolder
+from ..data.photographs import PhotoWorld
 from ..data.shapes import ShapeWorld
 from ..data.spoiled import Spoiled
 from ..data.stream import ClipStream
@@ -33,6 +36,15 @@ def toy_world(
     shared = [f.name for f in dataclasses.fields(ShapeWorld) if f.name in known]
     return ShapeWorld(**{name: getattr(data, name) for name in shared} | fields)
 
+def _check_filters(folder, wanted): # raises if other filters chose its clips, or none
+    path = Path(folder)/'engine.json'
+    if not path.exists():
+        raise ValueError(f"data.filters={wanted!r}, but {folder} was not made by stiv engine run")
+    found = read_json(path, dict(filters=str))['filters']
+    if found != wanted:
+        raise ValueError(f"data.filters={wanted!r}, but filters {found!r} chose the clips of "
+                         f"{folder}; make it anew with stiv engine run --filters {wanted}")
+
 def open_clips(
     recipe:Recipe, # data is read
 ) -> ClipSource:
@@ -45,8 +57,13 @@ def open_clips(
         return ClipSource(stream, None)
     if d.source == 'solids':
         return ClipSource(ViewWorld(d.size, d.n_frames, d.split, d.seed), None)
+    if d.source.startswith('photos:'):
+        folder, _, cutouts = d.source.removeprefix('photos:').partition(',')
+        world = PhotoWorld(folder, cutouts or None, d.size, d.n_frames, d.split, d.seed)
+        return ClipSource(world, None)
     if not d.drawn:
         folder = VideoFolder(d.source, size=d.size, n_frames=d.n_frames, stride=d.stride)
+        if d.filters: _check_filters(d.source, d.filters)
         return ClipSource(folder, None)
     def world(n_frames, stride, same_as=None):
         world = toy_world(d, n_frames=n_frames, stride=stride)

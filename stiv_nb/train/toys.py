@@ -131,6 +131,15 @@ def _classes() -> list[Recipe]:
     return [base, *(change(base, run__name=f'classes-{name}', **fields)
                     for name, fields in arms.items())]
 
+def _photo() -> Recipe:
+    "From a photograph and a word for the camera to a clip, codec and text encoder included"
+    return change(
+        toy_stages()[-1], data__source='photos:data_samples/photos', data__size=64,
+        data__n_clips=10_000, data__image_every=0, codec__text_steps=60,
+        condition__p_drop_image=.1, sampling__steps=8, sampling__renorm=False,
+        optim__name='muon', optim__lr=1e-2, optim__cooldown=1200, run__name='photo',
+        run__batch=16, run__n_steps=3000)
+
 TOYS = {r.run.name: r for r in (
     *_demo_stages(), *toy_stages(), *_world_stages(), *_task_stages(), _fast(), *_views(),
-    *_classes(), _motion())}
+    *_classes(), _motion(), _photo())}
