@@ -12,7 +12,8 @@ import stages
 from stiv_nb.data.folder import VideoFolder
 from stiv_nb.data.pictures import video_size
 from stiv_nb.engine.composed import Film, Studio, write_broken, write_films
-from stiv_nb.engine.run import Journal, run_engine
+from stiv_nb.engine.journal import Journal
+from stiv_nb.engine.run import run_engine
 
 posix = pytest.mark.skipif(os.name == "nt", reason="kills processes by signals")
 N = 8

@@ -131,7 +131,8 @@ SMALL = "small.yaml"
 SAMPLE = ["sample", RED, "--weights", "tiny", "-o", "x.gif"]
 TRAIN = ["train", SMALL, "--run.n_steps", "1", "--optim.warmup", "0", "--folder", "out"]
 BENCH = ["bench", "--train", SMALL, "--device", "cpu"]
-ENGINE = ["engine", "run", "clips", "--out", "cut", "--workers", "0", "--recipe", SMALL, "--filters"]
+ENGINE = ["engine", "run", "clips", "--out", "cut", "--workers", "0", "--recipe", SMALL,
+          "--filters"]
 PRESET = ["data", "presets", "openvid-1m"]
 PLACES = [
     ("text",   [HERE]),

@@ -209,7 +209,7 @@ def facts(self:PhotoWorld,
     return dict(photo=choose(0, len(self.names)), move=move, slow=u[:, 2] < .5,
                 side=.25 + .35*u[:, 3], x=u[:, 4], y=u[:, 5], thing=thing.clamp(min=-1),
                 mirror=(u[:, 7] < .5) & own, order=choose(8, len(_ORDERS))*own,
-                tell=(u[:, 7]*2 % 1 < .5) | (thing >= 0))
+                tell=(u[:, 7]*2 % 1 < .5) & (self.split != 'held_out'))
 
 @patch
 def windows(self:PhotoWorld,
@@ -255,24 +255,24 @@ def render(self:PhotoWorld,
     order = _ORDERS[facts['order']][:, None, :, None, None].expand_as(clips)
     return self._draw_things(clips.gather(2, order), facts)
 
-def _caption(name:str, thing:str|None, move:str, slow:bool, tell:bool) -> str:
-    camera = camera_words(move, slow)
-    if thing: return f"{thing}{camera.removeprefix('the camera')} over a photo of {name}"
-    return f'a photo of {name}, {camera}' if tell else camera
+def _caption(name:str|None, thing:str|None, move:str, slow:bool) -> str:
+    camera, of = camera_words(move, slow), f' of {name}' if name else ''
+    if thing: return f"{thing}{camera.removeprefix('the camera')} over a photo{of}"
+    return f'a photo{of}, {camera}' if name else camera
 
 @patch
 def captions(self:PhotoWorld,
     facts:dict, # from `facts`
 ) -> list[str]:
-    "What is seen, in words"
+    "What is seen, in words; a photograph is named where `tell` says so"
     rows = zip(*(facts[k].tolist() for k in ('photo', 'thing', 'move', 'slow', 'tell')))
-    return [_caption(self.names[p], self.things[t] if t >= 0 else None, [*MOVES][m], slow, tell)
-            for p, t, m, slow, tell in rows]
+    return [_caption(self.names[p] if tell else None, self.things[t] if t >= 0 else None,
+                     [*MOVES][m], slow) for p, t, m, slow, tell in rows]
 
 @patch(as_prop=True)
 def rows(self:PhotoWorld) -> list[dict]: # as of a `VideoFolder`
     "Every caption of the world, from which a text encoder takes its words"
-    said = itertools.product(self.names, [None, *self.things], MOVES, (False, True), (False, True))
+    said = itertools.product([None, *self.names], [None, *self.things], MOVES, (False, True))
     return [dict(caption=c) for c in dict.fromkeys(_caption(*row) for row in said)]
 
 @patch

@@ -22,7 +22,7 @@ from ..core.checks import one_line
 from ..core.files import atomic_write
 from ..core.outside import read_json, read_json_lines
 from ..data.video import film_strip
-from .filters import Filter, refusals, taken
+from .filters import Filter, taken
 from .probe import some_frames
 from .rows import key, read_rows
 

@@ -252,7 +252,7 @@ def load_pipeline(
 # %% ../../nbs/540_pipeline.ipynb #2958e163
 _IN_MODULE = '__file__' in globals()   # a notebook has no file of its own
 SHIPPED = Path(__file__).parents[1]/'assets' if _IN_MODULE else Path('../stiv_nb/assets')
-_WHICH = 'name a folder, or a shipped one: toy, world, tasks, fast, views'
+_WHICH = 'name a folder, or a shipped one: toy, world, tasks, fast, views, photo'
 
 def _from_hub(name:str) -> Path:
     "The folder of a repository of the Hub, fetched if need be"

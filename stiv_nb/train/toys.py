@@ -137,8 +137,8 @@ def _photo() -> Recipe:
         toy_stages()[-1], data__source='photos:data_samples/photos', data__size=64,
         data__n_clips=10_000, data__image_every=0, codec__text_steps=60,
         condition__p_drop_image=.1, sampling__steps=8, sampling__renorm=False,
-        optim__name='muon', optim__lr=1e-2, optim__cooldown=1200, run__name='photo',
-        run__batch=16, run__n_steps=3000)
+        sampling__guidance=1.5, optim__name='muon', optim__lr=1e-2, optim__cooldown=1200,
+        run__name='photo', run__batch=16, run__n_steps=3000)
 
 TOYS = {r.run.name: r for r in (
     *_demo_stages(), *toy_stages(), *_world_stages(), *_task_stages(), _fast(), *_views(),
