@@ -162,7 +162,7 @@ def cmd_classes(
     videos = draw_classes(pipe, names, seed, steps=steps)
     print(f'{save_frames(path, videos, titles=names)} ({len(videos)} classes)')
 
-@command('stiv camera portrait.jpg closer --slow -o closer.mp4')
+@command('stiv camera portrait.jpg --move closer --slow -o closer.mp4')
 def cmd_camera(
     file:str,             # a photograph; its middle becomes the first frame
     move:str='left',      # of the camera: left, right, up, down, closer, back or still

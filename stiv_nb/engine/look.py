@@ -192,6 +192,16 @@ class Looked(NamedTuple):
     skipped:list  # dicts: file, why
     filters:tuple # of `Filter`
 
+def _judged_rows(path) -> list: # of rows.jsonl, with what `run_engine` adds
+    rows = read_rows(path)
+    if not rows: raise ValueError(f"{path} lists no clips; skipped.jsonl beside it says why")
+    for r in rows:
+        refused, copy_of = r.get('refused'), r.get('copy_of', 0)
+        words = isinstance(refused, list) and all(isinstance(word, str) for word in refused)
+        if not words or not isinstance(copy_of, (str, type(None))) or r['stop'] is None:
+            raise ValueError(f"{path}: {key(r)} is not as stiv engine run writes it")
+    return rows
+
 def look_at(
     out, # folder that `run_engine` has written
 ) -> Looked:
@@ -203,7 +213,7 @@ def look_at(
     settings = read_json(out/'engine.json', dict(folder=str, facts=dict, bounds=list))
     filters = tuple(Filter(**dict(b, among=tuple(b['among']))) for b in settings['bounds'])
     skipped = read_json_lines(out/'skipped.jsonl', dict(file=str, why=str))
-    return Looked(settings, read_rows(out/'rows.jsonl'), skipped, filters)
+    return Looked(settings, _judged_rows(out/'rows.jsonl'), skipped, filters)
 
 _PLACES = ('file', 'start', 'stop', 'clip', 'refused', 'copy_of')   # what is no fact
 

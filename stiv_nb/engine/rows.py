@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ..core.checks import escaped, one_line
 from ..core.files import atomic_write
-from ..core.outside import read_json_lines
+from ..core.outside import check_file, read_json_lines
 from ..data.folder import caption_lines, check_inside
 
 # %% ../../nbs/850_rows.ipynb #7fd97785
@@ -38,6 +38,8 @@ def _plain(value) -> bool: # whether JSON can hold it and give it back
     if isinstance(value, str): return not re.search('[\ud800-\udfff]', value)   # half letters
     return value is None or isinstance(value, (bool, int))
 
+_LAST = 10**9   # frames; a film of a year has as many
+
 def check_row(
     row:dict, # from anywhere
 ) -> dict:    # the same
@@ -46,7 +48,8 @@ def check_row(
         if name not in row: raise ValueError(f"a row without {name!r}: {list(row)}")
     check_inside(row['file'])
     start, stop = row['start'], row['stop']
-    fits = _is_whole(start) and start >= 0 and (stop is None or _is_whole(stop) and stop > start)
+    last = _LAST if stop is None else stop
+    fits = _is_whole(start) and _is_whole(last) and 0 <= start < last <= _LAST
     if not fits: raise ValueError(f"{row['file']}: start={start!r}, stop={stop!r} are no frames")
     for name, value in row.items():
         if not _plain(value):
@@ -113,7 +116,8 @@ def read_rows(
     path,    # of a file that `write_rows` has written
 ) -> list:   # the rows
     "The rows of a file; a line that is no row is named"
-    if not Path(path).exists(): raise FileNotFoundError(f"there is no file {path}")
+    whole = check_file(path, most=10**9).read_bytes()
+    if whole and not whole.endswith(b'\n'): raise ValueError(f"{path} is cut off in its last line")
     rows = read_json_lines(path, dict(file=str))
     for n, row in enumerate(rows, 1):
         try: check_row(row)
