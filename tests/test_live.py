@@ -1,6 +1,7 @@
 "Training straight from files: resumed and shared out, it sees the same to the bit"
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from helpers import SMALL, fine, refused
 
 from stiv_nb.cli.main import stiv
 from stiv_nb.data.folder import VideoFolder, make_samples
-from stiv_nb.stiv.pipeline import load_pipeline
+from stiv_nb.stiv.pipeline import load, load_pipeline
 from stiv_nb.train.buckets import open_latents
 from stiv_nb.train.fetcher import Fetcher
 from stiv_nb.train.loop import train
@@ -80,3 +81,16 @@ def test_a_world_draws_new_items(recipe, tiny):
     for step in (1, 2):
         new = clips.clips.batch((4 + 4*step + slots).tolist())[0]
         assert (fetcher.fetch(step, slots)[0] - pipe.vae.encode(new)).abs().max() < 1e-4
+
+
+def test_photographs_are_drawn_anew_at_each_step():
+    pipe = load("photo", device="cpu")
+    photos = Path(__file__).parents[1]/"data_samples/photos"
+    recipe = change(RECIPES["photo"], data__source=f"photos:{photos}", data__encode="live",
+                    data__n_clips=8)
+    data = open_latents(recipe, open_clips(recipe).clips, pipe.vae, pipe.text)
+    slots = torch.arange(4)
+    order = [data.order(0, step, slots, 4) for step in (0, 1)]
+    assert not {*order[0].tolist()} & {*order[1].tolist()}
+    first, second, again = (data.at_step(order[step], None, 0, step, slots) for step in (0, 1, 0))
+    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], second[0])

@@ -6,6 +6,8 @@
 __all__ = ['PHOTOS', 'move_camera', 'photo_methods', 'seen_before', 'judge_photos', 'score_photos']
 
 # %% ../../nbs/787_own_photo.ipynb #4c4e1800
+import math
+
 import torch
 from torch import Tensor
 
@@ -51,7 +53,8 @@ def photo_methods(
     methods |= {name: drawn(model) for name, model in others.items()}
     return methods | {
         'copied': lambda case: case.clips[:, :1].expand_as(case.clips),
-        'the codec': lambda case: through_codec(pipe.vae, case.clips)}
+        'the codec': lambda case: through_codec(pipe.vae, case.clips),
+        'the truth': lambda case: case.clips}
 
 def seen_before(
     windows:Tensor, # (b, f, 3) of a `PhotoWorld`
@@ -68,16 +71,18 @@ def judge_photos(
     world:PhotoWorld, # whose clips are drawn
     vae,              # codec, in whose numbers clips are compared
 ):                    # a judge of a contest
-    "Whether the camera did what was asked, and how much of the picture was kept"
+    "Whether the camera did what was asked; where it moves, how much of the picture was kept"
     frames = torch.arange(1, world.n_frames)
     def judge(drawn:Tensor, case:Case, facts:dict) -> dict:
         known = seen_before(world.windows(facts), world.size)[:, 1:, None]
         error = (drawn - case.clips)[:, 1:].square().mean(2, keepdim=True)
         error = (error*known).sum((1, 2, 3, 4))/known.sum((1, 2, 3, 4))
         far = (vae.encode(drawn) - vae.encode(case.clips))[:, 1:].square().mean((1, 2, 3, 4)).sqrt()
-        return dict(camera=100*camera_right(camera_ways(drawn), facts).float(),
-                    kept=(10*(4/error.clamp(min=4e-6)).log10()), codec=far,
-                    **likeness(drawn, case.clips, frames))
+        alike = dict(kept=10*(4/error.clamp(min=4e-6)).log10(), codec=far)
+        alike |= likeness(drawn, case.clips, frames)
+        moves = facts['move'] < len(MOVES) - 1
+        alike = {k: torch.where(moves, v, math.nan) for k, v in alike.items()}
+        return dict(camera=100*camera_right(camera_ways(drawn), facts).float(), **alike)
     return judge
 
 # %% ../../nbs/787_own_photo.ipynb #602f84f4
