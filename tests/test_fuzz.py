@@ -242,7 +242,7 @@ PLACES = [
     ("file",   [*ENGINE, f"{HERE}.yaml"]),
     ("text",   [*ENGINE, "all", "--cuts", HERE]),
     ("file",   [*ENGINE, "all", "--judge", HERE]),
-    ("text",   [*ENGINE, "all", "--model", "m", "--server", HERE]),
+    ("text",   [*ENGINE, "all", "--model", "m", "--captions", HERE]),
     ("file",   ["engine", "run", "clips", "--out", "new", "--recipe", HERE]),
     ("file",   ["engine", "look", HERE]),
     ("target", ["engine", "look", "cut", "-o", f"{HERE}.html"]),

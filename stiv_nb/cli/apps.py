@@ -256,9 +256,9 @@ def _views(pipe, others, **sampling):
                 judge=judge_views(world))
 
 def _photo(pipe, others, **sampling):
-    from stiv_nb.apps.own_photo import judge_photos, photo_methods
+    from stiv_nb.apps.own_photo import PHOTOS, judge_photos, photo_methods
     from stiv_nb.data.photographs import PhotoWorld
-    world = PhotoWorld('data_samples/photos', split='held_out', seed=99)
+    world = PhotoWorld(PHOTOS, split='held_out', seed=99)
     return dict(methods=photo_methods(pipe, others, **sampling), world=world,
                 judge=judge_photos(world, pipe.vae))
 

@@ -13,18 +13,11 @@ from ..core.checks import check_number
 from ..core.files import free_path
 
 # %% ../../nbs/979_engine.ipynb #a24e801f
-def _cores() -> int:
-    import os
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-
-def _captioner(server, model, key_from): # of the server; None: there is none
-    from stiv_nb.core.server import Server
-    from stiv_nb.engine.captioners import AskedCaptioner
-    if server is None:
-        if model or key_from: raise ValueError('--model and --key_from are for --server; name one')
-        return None
-    if model is None: raise ValueError(f'--server {server}: name its model with --model')
-    return AskedCaptioner(Server(server, model, key_from or '').check())   # before hours of work
+def _captioner(source, **how): # as named; None: there is none
+    from stiv_nb.engine.captioners import open_captioner
+    how = {k: v for k, v in how.items() if v is not None}
+    if source is not None: return open_captioner(source, **how)   # asks, before hours of work
+    if how: raise ValueError('--model, --key-from and --way are for --captions; name a source')
 
 def _from_recipe(name, filters) -> tuple: # set of filters, least frames of a shot
     from stiv_nb.data.pictures import check_cut
@@ -41,25 +34,27 @@ def cmd_engine_run(
     recipe:str=None,    # takes filters and the least length of a clip from it
     side:int=None,      # most pixels of a clip's shorter side; if left out, the film's
     cuts:tuple[str, ...]=('content', 'fade'), # finders of cuts: content, fade, transnet
-    server:str=None,    # writes captions: http://HOST:PORT/v1; if left out, none are written
-    model:str=None,     # of the server
+    captions:str=None,  # who writes them: http://HOST:PORT/v1, a folder or Hub OWNER/NAME, or toy
+    model:str=None,     # of the server, if it has several
     key_from:str=None,  # environment variable that holds the server's key
+    way:str=None,       # video: several frames at once; frames: one by one, and an LLM summarises
     judge:str=None,     # folder of an aesthetic model; if left out, there is no such score
     workers:int=None,   # processes; 0: this one alone; if left out, one per core
     ray:bool=False,     # on Ray: this machine's, or the cluster at RAY_ADDRESS
 ) -> int:               # 1 if no clip is left, else 0
     "Cuts films into shots, measures, filters and captions them: a folder for training"
+    from stiv_nb.core.machine import machine
     from stiv_nb.core.progress import Bar
     from stiv_nb.engine.run import run_engine, standard_engine
     check_out_folder(out)
     if side is not None: check_number('side', side, 16, 16_384, whole=True)
     if workers is not None: check_number('workers', workers, 0, 100_000, whole=True)
     named, least = _from_recipe(recipe, filters)
-    captioner = _captioner(server, model, key_from)
+    captioner = _captioner(captions, model=model, key_from=key_from, way=way)
     engine = standard_engine(named, side, cuts, least, judge, captioner)
     bars = {}
     def progress(what, n, n_all): bars.setdefault(what, Bar(what))(n, n_all)
-    n_workers = _cores() if workers is None and not ray else workers or 0
+    n_workers = machine()['cores'] if workers is None and not ray else workers or 0
     try: report = run_engine(engine, folder, out, n_workers, ray, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt('stopped; the same command goes on from here') from None
