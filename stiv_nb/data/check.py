@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..core.checks import check_number, escaped
 from .folder import caption_lines
-from .films import IMAGE_SUFFIXES
+from .films import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from .pictures import check_cut, resized, sides, video_size
 
 # %% ../../nbs/135_check.ipynb #ea75ace4
@@ -79,13 +79,11 @@ def _caption_problems(caption, max_words, vocabulary): # what is wrong with one 
 
 def _holds_pictures(path): return any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir())
 
-_VIDEOS = {'.mp4', '.webm', '.gif', '.mov', '.mkv', '.avi', '.m4v'}
-
 def _unlisted(folder, listed): # clips in the folder that no line names
     for path in sorted(folder.rglob('*')):
         name = path.relative_to(folder)
         hidden = any(part.startswith('.') for part in name.parts)
-        clip = path.suffix.lower() in _VIDEOS or (path.is_dir() and _holds_pictures(path))
+        clip = path.suffix.lower() in VIDEO_SUFFIXES or (path.is_dir() and _holds_pictures(path))
         if clip and name not in listed and not hidden: yield name.as_posix()
 
 # %% ../../nbs/135_check.ipynb #ff957708

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from ..core.checks import did_you_mean, one_line
 from ..core.machine import hub_answers
 from ..core.outside import check_file
+from .films import VIDEO_SUFFIXES
 from .folder import check_inside
 from .ucf101 import class_caption
 
@@ -51,9 +52,7 @@ def _words(caption) -> str: # of a caption, in one line; a `ValueError` where th
 def _file(name, suffix='.mp4') -> str: # of a clip, inside its folder
     name = str(name or '').strip()
     if not name: raise ValueError('it names no file')
-    return check_inside(name if Path(name).suffix.lower() in _VIDEOS else name + suffix)
-
-_VIDEOS = {'.mp4', '.webm', '.gif', '.mov', '.mkv', '.avi', '.m4v'}
+    return check_inside(name if Path(name).suffix.lower() in VIDEO_SUFFIXES else name + suffix)
 
 # %% ../../nbs/142_presets.ipynb #2e74d351
 def _list(text) -> list: # written into a column as Python writes it
@@ -196,13 +195,13 @@ def _class_rows(folder): # rows of a set that is a folder for each class
     if not folder.is_dir(): raise FileNotFoundError(f"there is no folder {folder}")
     for name in sorted(p.name for p in folder.iterdir() if p.is_dir()):
         for clip in sorted((folder/name).iterdir()):
-            if clip.suffix.lower() in _VIDEOS: yield dict(file=f'{name}/{clip.name}')
+            if clip.suffix.lower() in VIDEO_SUFFIXES: yield dict(file=f'{name}/{clip.name}')
 
 def _text_rows(folder): # rows of a folder of videos, each with its caption in a file beside it
     if not folder.is_dir(): raise FileNotFoundError(f"there is no folder {folder}")
     for place, below, names in os.walk(folder):
         below.sort()
-        for name in sorted(n for n in names if Path(n).suffix.lower() in _VIDEOS):
+        for name in sorted(n for n in names if Path(n).suffix.lower() in VIDEO_SUFFIXES):
             clip = Path(place)/name
             text = clip.with_suffix('.txt')
             words = check_file(text, most=1_000_000).read_bytes() if text.exists() else None

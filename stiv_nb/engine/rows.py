@@ -20,6 +20,7 @@ from typing import NamedTuple
 from ..core.checks import escaped, one_line
 from ..core.files import atomic_write
 from ..core.outside import check_file, read_json_lines
+from ..data.films import VIDEO_SUFFIXES
 from ..data.folder import caption_lines, check_inside
 
 # %% ../../nbs/850_rows.ipynb #7fd97785
@@ -57,7 +58,7 @@ def check_row(
     return row
 
 # %% ../../nbs/850_rows.ipynb #45187d72
-SUFFIXES = frozenset('.mp4 .webm .gif .mov .mkv .avi .m4v .mpg .mpeg .flv .ts'.split())
+SUFFIXES = frozenset({*VIDEO_SUFFIXES, '.mpg', '.mpeg', '.flv', '.ts'})
 
 class Sources(NamedTuple):
     "What a folder holds"
