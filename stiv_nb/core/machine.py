@@ -12,6 +12,7 @@ import platform
 import re
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Thread
 
@@ -34,6 +35,7 @@ def can_compile(
     return device.type == 'cpu' and any(map(shutil.which, ('g++', 'clang++', 'c++', 'cl')))
 
 # %% ../../nbs/040_machine.ipynb #e6810b29
+@cache
 def has_bf16(
     device:torch.device, # where the model runs
 ) -> bool:               # False also where the system doesn't tell

@@ -9,6 +9,7 @@ __all__ = ['orthogonal', 'hidden_matrices', 'Muon']
 import torch
 from torch import Tensor, nn
 
+from ..core.machine import has_bf16
 from .optim import AdaFactor
 from .ranks import shard_group, to_local
 
@@ -20,7 +21,7 @@ def orthogonal(
     rounds:int=5, # of Newton-Schulz
 ) -> Tensor:    # same shape and dtype; singular values between about 0.7 and 1.2
     "Matrices with their singular values made alike (Jordan et al. 2024)"
-    half = x.is_cuda and x.dtype == torch.float32
+    half = x.dtype == torch.float32 and has_bf16(x.device)
     y = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)   # none exceeds 1 now
     if half: y = y.bfloat16()
     tall = y.shape[1] > y.shape[2]
