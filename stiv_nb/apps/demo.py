@@ -83,20 +83,20 @@ class Demo:
 # %% ../../nbs/750_demo.ipynb #e6bbf86b
 class _Cost(NamedTuple):
     "Seconds of one process with one thread, on the machine of the speedrun's log"
-    vae_step:float = .0107
-    text_step:float = .15
-    compiling:float = 45.
+    vae_step:float = .0085
+    text_step:float = .08
+    compiling:float = 39.
     cached:float = 2e-4   # per clip
-    clip:float = .0197    # per step
-    picture:float = .0056 # per step
+    clip:float = .0144    # per step
+    picture:float = .0041 # per step
     eager:float = 1.6     # so many times longer are steps of blocks that are not compiled
-    judged:float = .132   # per clip
+    judged:float = .113   # per clip
 
 def _encoder_costs(recipe, n_ranks:int) -> list:
-    "Of the VAE, the text encoder, and of compiling ahead"
+    "Of the VAE, of compiling ahead, and of the text encoder"
     cost, c = _Cost(), recipe.codec
     ahead = cost.compiling if n_ranks > 1 and recipe.compiled else 0.
-    return [cost.vae_step*c.vae_steps, cost.text_step*c.text_steps, ahead]
+    return [cost.vae_step*c.vae_steps, ahead, cost.text_step*c.text_steps]
 
 def _costs(recipes:list, n_eval:int, n_curve:int, n_ranks:int) -> dict:
     "What each part costs beside the others"
@@ -128,7 +128,7 @@ def _train_encoders(part:Parts, recipe, seed:int, ranks:Ranks) -> tuple:
     world = ShapeWorld(n_objects='any', background='any', camera='any', seed=seed)
     c, words = recipe.codec, TextConfig(words=VOCABULARY)
     costs = _encoder_costs(recipe, ranks.size)
-    ends = [x/part.expected['encoders'] for x in accumulate(costs)]
+    ends = [x/part.expected['encoders'] for x in accumulate(costs[::2])]   # of the first rank
     def vae():
         losses = []
         report = part.bar('VAE', losses, 0., ends[0])
@@ -137,10 +137,8 @@ def _train_encoders(part:Parts, recipe, seed:int, ranks:Ranks) -> tuple:
         losses = []
         report = part.bar('text', losses, ends[0], ends[1])
         return train_text(world, words, n_steps=c.text_steps, seed=seed, report=report), losses
-    def ahead():
-        if costs[2]: part.say('compiler')
-        _compile_ahead(recipe, ranks)
-    return part('encoders', ranks.share_out, [vae, text, ahead])[:2]
+    works = [vae, partial(_compile_ahead, recipe, ranks), text]
+    return part('encoders', ranks.share_out, works)[::2]
 
 # %% ../../nbs/750_demo.ipynb #6ce35380
 def _judge(pipe, seed:int, n:int) -> list:

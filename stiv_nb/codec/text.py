@@ -221,7 +221,7 @@ def train_text(
     world,             # with `batch(indices)`, `n_frames` and `size`, such as a `ShapeWorld`
     config:TextConfig, # shape of the encoder
     n_steps:int=400,   # optimiser steps
-    batch:int=256,     # captions and clips per step; each is told from all others
+    batch:int=128,     # captions and clips per step; each is told from all others
     lr:float=2e-3,     # top of the one-cycle schedule
     seed:int=0,        # random seed of starting weights
     report=None,       # called as report(step, n_steps, loss=…) after each step; None: silent

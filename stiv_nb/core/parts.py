@@ -6,7 +6,6 @@
 __all__ = ['Parts']
 
 # %% ../../nbs/048_parts.ipynb #bfd8d598
-import sys
 import time
 from collections.abc import Callable
 
@@ -63,13 +62,6 @@ def _told(self:Parts, name:str) -> tuple[str, str]: # what stands before and beh
     i = [*self.expected].index(self.name)
     behind = 'measuring' if left is None else f'{tqdm.format_interval(left)} left in all'
     return f'stage {i + 1} of {len(self.expected)}: {name}', behind
-
-@patch
-def say(self:Parts,
-    name:str, # what begins
-):
-    "A line in place of a bar, for what has no steps"
-    if self.verbose: print(', '.join(self._told(name)), file=sys.stderr)
 
 @patch
 def bar(self:Parts,

@@ -94,7 +94,7 @@ def _of_clips(recipe:Recipe, clips:VideoFolder) -> Encoders:
     captions = [re.findall(r'[^\W_]+', row['caption'].lower()) for row in clips.rows]
     words = tuple(sorted({word for caption in captions for word in caption}))
     config = _text_config(recipe, words, max(30, *map(len, captions)))
-    text = train_text(Endless(clips), config, c.text_steps, batch=min(256, len(clips)), seed=seed,
+    text = train_text(Endless(clips), config, c.text_steps, batch=min(128, len(clips)), seed=seed,
                       report=Bar('text'))
     return Encoders(vae, text)
 

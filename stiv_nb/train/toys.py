@@ -46,7 +46,7 @@ def short_stages() -> list[Recipe]:
 def _demo_stages() -> list[Recipe]:
     "Clips that mostly have their first frame, then clips that often don't; pictures on their own"
     t2i, _, stiv = (change(r, optim__name='muon', optim__lr=1e-2, sampling__steps=8,
-                           sampling__renorm=False) for r in short_stages())
+                           sampling__renorm=False, codec__vae_steps=3000) for r in short_stages())
     return [change(t2i, run__name='demo-t2i', run__n_steps=250),
             change(stiv, run__name='demo-ti2v', run__n_steps=400, optim__cooldown=0,
                    condition__p_drop_image=.1),
@@ -135,7 +135,7 @@ def _photo() -> Recipe:
     "From a photograph and a word for the camera to a clip, codec and text encoder included"
     return change(
         toy_stages()[-1], data__source='photos:data_samples/photos', data__size=64,
-        data__n_clips=10_000, data__image_every=0, codec__text_steps=60,
+        data__n_clips=10_000, data__image_every=0, codec__text_steps=120,
         condition__p_drop_image=.1, sampling__steps=8, sampling__renorm=False,
         sampling__guidance=1.5, optim__name='muon', optim__lr=1e-2, optim__cooldown=1200,
         run__name='photo', run__batch=16, run__n_steps=3000)
