@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from einops import rearrange
 
-from ..apps.page import COLOURS, inline_svg, page
+from ..apps.page import COLOURS, cards, inline_svg, page
 from ..core.checks import one_line
 from ..core.files import atomic_write
 from ..core.outside import read_json, read_json_lines
@@ -91,7 +91,7 @@ def _group(row, fact) -> str: # in which colour a clip is drawn
 def _edges(values, n=24): # of the bars, and whether the axis is logarithmic
     low, high = min(values), max(values)
     x = torch.linspace(0, 1, n + 1).double()
-    if low > 0 and high > 100*low: return (low*(high/low)**x).tolist(), True
+    if low > 0 and high > 100*low: return [*(low*(high/low)**x[:-1]).tolist(), high], True
     room = (high - low) or abs(high)*.01 or 1
     return (low + room*x).tolist(), False
 
@@ -150,10 +150,6 @@ def _strip(row, folder) -> str: # HTML
 
 # %% ../../nbs/875_look.ipynb #c8c92ad1
 _STYLE = '<style>.strip { max-width:100%;border-radius:4px } figure { margin:.5rem 0 }</style>'
-
-def _cards(counts) -> str:
-    cells = ''.join(f'<div><b>{n:,}</b>{html.escape(name)}</div>' for name, n in counts.items())
-    return f'<div class="cards">{cells}</div>'
 
 def _table(head, lines) -> str:
     def cells(kind, words): return ''.join(f'<{kind}>{html.escape(str(w))}</{kind}>' for w in words)
@@ -237,7 +233,8 @@ def write_look(
     copies = sum(r['copy_of'] is not None for r in rows)
     counts = dict(clips=len(rows), stay=stay, refused=len(rows) - stay - copies, copies=copies,
                   skipped=len(skipped))
-    body = f'{_STYLE}<h1>{html.escape(Path(out).name)}</h1>{_cards(counts)}'
+    counts = {what: f'{n:,}' for what, n in counts.items()}
+    body = f'{_STYLE}<h1>{html.escape(Path(out).name)}</h1>{cards(counts)}'
     if filters:
         lines = [(t.filter, t.n, t.alone, t.unknown) for t in taken(filters, rows)]
         body += '<h2>What each filter took</h2>'
