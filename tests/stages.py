@@ -32,9 +32,16 @@ def deadly(row, path, folder):
     return [row]
 
 
-def engine(log, seconds=0., deaths=None):
+def hanging(row, path):
+    "Never ends with film 6"
+    while row["file"] == "6.mp4": time.sleep(1)
+    return [row]
+
+
+def engine(log, seconds=0., deaths=None, hangs=False):
     "Two shots of each film, with their length; `deaths`: a folder, for films that kill"
     stages = [probe_stage(), Stage("halves", halves, {})]
+    if hangs: stages.append(Stage("hanging", hanging, {}))
     if deaths: stages.append(Stage("deadly", partial(deadly, folder=str(deaths)), {}))
     counted = partial(slow, log=str(log), seconds=seconds)
     return Engine((*stages, Stage("slow", counted, dict(length="frames"))))

@@ -93,6 +93,17 @@ def test_films_that_kill_their_workers_are_named(films, reference, tmp_path):
 
 
 @posix
+def test_a_film_that_hangs_is_named(films, reference, tmp_path):
+    made = stages.engine(tmp_path / "log", hangs=True)
+    report = run_engine(made, films, tmp_path / "out", n_workers=2, patience=6)
+    (late,) = (s for s in report.skipped if s["stage"] == "worker")
+    assert late["file"] == "6.mp4" and "not done with it after 6 s" in late["why"]
+    assert report.n_clips == 2*N - 2
+    clips = {name: data for name, data in read(tmp_path / "out").items() if name.endswith(".mp4")}
+    assert clips.items() < reference.items()
+
+
+@posix
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_on_ray(films, reference, tmp_path, monkeypatch):

@@ -41,6 +41,7 @@ def cmd_engine_run(
     judge:str=None,     # folder of an aesthetic model; if left out, there is no such score
     workers:int=None,   # processes; 0: this one alone; if left out, one per core
     ray:bool=False,     # on Ray: this machine's, or the cluster at RAY_ADDRESS
+    patience:float=14_400, # seconds that a worker may take for a film, or for a clip of it
 ) -> int:               # 1 if no clip is left, else 0
     "Cuts films into shots, measures, filters and captions them: a folder for training"
     from stiv_nb.core.machine import machine
@@ -49,13 +50,14 @@ def cmd_engine_run(
     check_out_folder(out)
     if side is not None: check_number('side', side, 16, 16_384, whole=True)
     if workers is not None: check_number('workers', workers, 0, 100_000, whole=True)
+    check_number('patience', patience, .1, 10**9)
     named, least = _from_recipe(recipe, filters)
     captioner = _captioner(captions, model=model, key_from=key_from, way=way)
     engine = standard_engine(named, side, cuts, least, judge, captioner)
     bars = {}
     def progress(what, n, n_all): bars.setdefault(what, Bar(what))(n, n_all)
     n_workers = machine()['cores'] if workers is None and not ray else workers or 0
-    try: report = run_engine(engine, folder, out, n_workers, ray, progress)
+    try: report = run_engine(engine, folder, out, n_workers, ray, progress, patience)
     except KeyboardInterrupt:
         raise KeyboardInterrupt('stopped; the same command goes on from here') from None
     print(report)

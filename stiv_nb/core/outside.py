@@ -85,10 +85,11 @@ def read_json(
 def read_json_lines(
     path,            # a file, or nothing yet
     fields:dict={},  # entries that each line must have -> type, as in `fits`
+    most:int=10**9,  # bytes of the file
 ) -> list[dict]:     # one per whole line
     "The objects of a JSON-lines file; a last line that was cut off is left out"
     if not Path(path).exists(): return []
-    lines = read_text(path, most=10**9).splitlines(keepends=True)
+    lines = read_text(path, most=most).splitlines(keepends=True)
     if lines and not lines[-1].endswith('\n'): lines.pop()
     out = []
     for i, line in enumerate(lines):

@@ -42,7 +42,7 @@ class Videos:
         file:str, # as a table names it
     ) -> str:     # its path inside the folder
         "Where a file is; a `ValueError` if it is nowhere, or if several have its name"
-        if (self.folder/file).is_file(): return file
+        if os.path.isfile(self.folder/file): return file   # False for names that can't be, too
         if self.by_name is None: self.by_name = self._index()
         found = self.by_name.get(Path(file).name, [])
         if len(found) == 1: return found[0]

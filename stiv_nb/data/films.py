@@ -119,6 +119,8 @@ class Film:
             self.container = open_container(self.file)
             if not self.container.streams.video: raise ValueError('there is no video in it')
         self.stream = self.container.streams.video[0]
+        if self.stream.codec_context is None:
+            raise ValueError(f"{self.name}: there is no decoder for its video")
         self.stream.thread_type = 'NONE'   # several films are read side by side
         self.at_start = True
 

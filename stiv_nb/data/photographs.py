@@ -24,7 +24,7 @@ from torch import Tensor
 from ..core.checks import check_config
 from ..core.files import atomic_folder
 from ..core.random import uniform
-from .films import IMAGE_SUFFIXES
+from .films import IMAGE_SUFFIXES, decoding
 from .pictures import read_image
 from .video import from_uint8
 
@@ -140,7 +140,8 @@ def sample_windows(
 def _names(folder) -> list[Path]: # pictures of a folder, in the order of names
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f'there is no folder {folder}')
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(p for p in folder.iterdir()
+                   if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.'))
     if not found:
         raise ValueError(f"{folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return found
@@ -149,7 +150,7 @@ def _called(path:Path) -> str: return path.stem.replace('_', ' ').lower()   # wh
 
 def _cutout(path:Path) -> Tensor: # (4, n, n): colours times alpha, and alpha
     from PIL import Image
-    with Image.open(path) as img: img = img.convert('RGBA')
+    with decoding(path, 'picture'), Image.open(path) as img: img = img.convert('RGBA')
     side = max(img.size)
     square = Image.new('RGBA', (side, side))
     square.paste(img, ((side - img.width)//2, (side - img.height)//2))
@@ -190,6 +191,7 @@ class PhotoWorld:
         self.shapes = torch.stack([*map(_cutout, things)]) if things else None
         digest = hashlib.sha256(photos.numpy().tobytes())
         for path in things: digest.update(path.read_bytes())
+        digest.update(json.dumps([self.names, self.things]).encode())   # captions are of these
         self.content = digest.hexdigest()[:16]
 
     def __len__(self): return self.length

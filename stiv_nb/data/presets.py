@@ -44,7 +44,8 @@ def as_seconds(
     return sum(float(part) * 60**i for i, part in enumerate(reversed(parts)))
 
 def _words(caption) -> str: # of a caption, in one line; a `ValueError` where there is none
-    if isinstance(caption, bytes): caption = caption.decode('utf-8', 'replace')
+    if isinstance(caption, ValueError): raise caption
+    if isinstance(caption, bytes): caption = caption.decode('utf-8-sig', 'replace')
     if not isinstance(caption, str) or not caption.strip(): raise ValueError('it has no caption')
     if '\ufffd' in caption: raise ValueError('its caption is not UTF-8 text')
     return ' '.join(caption.split())
@@ -204,7 +205,8 @@ def _text_rows(folder): # rows of a folder of videos, each with its caption in a
         for name in sorted(n for n in names if Path(n).suffix.lower() in VIDEO_SUFFIXES):
             clip = Path(place)/name
             text = clip.with_suffix('.txt')
-            words = check_file(text, most=1_000_000).read_bytes() if text.exists() else None
+            try: words = check_file(text, most=1_000_000).read_bytes() if text.exists() else None
+            except ValueError as e: words = e   # of this clip alone
             yield dict(file=clip.relative_to(folder).as_posix(), txt=words)
 
 _LINE = 10_000_000   # bytes; a parser would look for a line's end until the memory is full

@@ -159,6 +159,9 @@ def open_captioner(
     "A captioner as a user names it; the model of frames' captions also summarises them"
     check_choice('way', way, ('video', 'frames'))
     check_number('n_frames', n_frames, 1, 1000, whole=True)
+    if '://' not in source and (model or key_from):
+        raise ValueError(f'captioner {source!r} is no address: model={model!r} and '
+                         f'key_from={key_from!r} are for a server, leave them out')
     if source == 'toy': of_video = of_frame = ToyCaptioner()
     else:
         chat = open_chat(source, model, key_from, device)

@@ -21,11 +21,12 @@ from .rows import Passed, key, skip, stops_all
 
 # %% ../../nbs/866_extract.ipynb #9d5b80a0
 def clip_name(
-    row:dict, # of a clip
-) -> str:     # such as "clips/holiday-120-0f3a9c2b51.mp4"
-    "The file of a clip, below the folder that the engine writes"
+    row:dict,      # of a clip
+    side:int=None, # most pixels of its shorter side; None: as in the film
+) -> str:          # such as "clips/holiday-120-0f3a9c2b51.mp4"
+    "The file of a clip, below the folder that the engine writes; of another size, another file"
     stem = re.sub(r'[^A-Za-z0-9]+', '-', PurePosixPath(row['file']).stem).strip('-')[:40]
-    digest = hashlib.sha256(key(row).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(f'{key(row)} {side}'.encode()).hexdigest()[:10]
     return f"clips/{stem or 'clip'}-{row['start']}-{digest}.mp4"
 
 # %% ../../nbs/866_extract.ipynb #04d6c82c
@@ -41,7 +42,7 @@ def _apart(rows) -> list: # rows in the order of their frames, in groups without
         else: groups.append([row])
     return groups
 
-def _extract(frames, row, out) -> dict: # the row with its clip, which is written
+def _extract(frames, row, out, side) -> dict: # the row with its clip, which is written
     if not row.get('fps'): raise ValueError('its frame rate is not known')
     def parts():
         for i, frame in frames:
@@ -49,7 +50,7 @@ def _extract(frames, row, out) -> dict: # the row with its clip, which is writte
             if i == row['stop'] - 1: return
         raise ValueError('its film ends too early')
     def write(tmp): stream_video(str(tmp), parts(), row['fps'], '.mp4')
-    name = clip_name(row)
+    name = clip_name(row, side)
     atomic_write(Path(out)/name, write)
     return dict(row, clip=name)
 
@@ -66,7 +67,7 @@ def extract(
     for group in _apart(rows):
         frames = _frames(path, group, side)
         for row in group:
-            try: done.append(_extract(frames, row, out))
+            try: done.append(_extract(frames, row, out, side))
             except (ValueError, OSError, MemoryError) as e:
                 if stops_all(e): raise
                 skipped.append(skip(row, 'extract', e, path))

@@ -6,6 +6,7 @@
 __all__ = ['Journal']
 
 # %% ../../nbs/869_journal.ipynb #fd713f53
+import os
 from pathlib import Path
 
 from ..core.outside import read_json_lines
@@ -18,8 +19,8 @@ class Journal:
         path, # of the file; made by the first line
     ):
         self.path = Path(path)
-        self.lines = read_json_lines(self.path, dict(file=str))
-        if self.path.exists(): self._cut_off()
+        if self.path.exists(): self._cut_off()   # first: it may end in the middle of a letter
+        self.lines = read_json_lines(self.path, dict(file=str), most=10**12)
 
     def _cut_off(self): # what stands behind the last line end
         with self.path.open('r+b') as f:
@@ -31,7 +32,10 @@ class Journal:
     ):
         "One more line, on the disk when this returns; after a failure there is no part of it"
         try:
-            with self.path.open('ab') as f: f.write(row_line(line).encode())
+            with self.path.open('ab') as f:
+                f.write(row_line(line).encode())
+                f.flush()
+                os.fsync(f.fileno())
         except OSError as e:
             self._cut_off()
             raise OSError(f"can't write {self.path}: {e.strerror}; what was done before is kept: "

@@ -18,6 +18,7 @@ from .rows import Stage
 
 # %% ../../nbs/854_probe.ipynb #b1e4263d
 _MOST_PIXELS = 64_000_000   # of a frame; 8K video has half of that
+_LEAST_SIDE = 16            # pixels; optical flow wants 12
 
 @contextlib.contextmanager
 def open_film(
@@ -34,6 +35,8 @@ def open_film(
             if not streams:
                 sound = 'sound, but no video' if film.streams.audio else 'no video'
                 raise ValueError(f"{path} holds {sound}")
+            if streams[0].codec_context is None:
+                raise ValueError(f"{path}: there is no decoder for its video")
             streams[0].codec_context.thread_count = 1
             try: yield film, streams[0]
             except av.error.FFmpegError as e:
@@ -58,7 +61,7 @@ def _seconds(film, stream): # what the header says, or None
 def _counted(film, stream, most): # packets with a frame, no more than `most`
     n = 0
     for packet in film.demux(stream):
-        n += packet.size > 0
+        n += packet.size > 0 and not packet.is_discard   # an edit list hides some
         if n > most: break
     return n
 
@@ -86,11 +89,10 @@ def probe(
         if first is None: raise ValueError(f"{path} has no frames that can be decoded")
         h, w = first.height, first.width
         if round((first.rotation or 0)/90) % 2: h, w = w, h
+        if min(h, w) < _LEAST_SIDE:
+            raise ValueError(f"{path} has frames of {h}x{w} pixels; {_LEAST_SIDE} are the least")
         fps = float(stream.average_rate or 0) or None
-        n = stream.frames
-    if not n:
-        with open_film(path) as (film, stream):
-            n = _counted(film, stream, most_seconds*(fps or 60))
+    with open_film(path) as (film, stream): n = _counted(film, stream, most_seconds*(fps or 60))
     seconds = seconds or (n/fps if fps else None)
     _check_length(path, seconds, most_seconds)
     stop = n if row['stop'] is None else min(row['stop'], n)
@@ -110,6 +112,7 @@ def probe_stage(
 # %% ../../nbs/854_probe.ipynb #01ac65f2
 def _rate(stream): # frames per second where it is constant, else None
     rate = stream.average_rate
+    if 'avi' in stream.container.format.name.split(','): return None   # its times are decoding's
     if not rate or not stream.frames or not stream.duration: return None
     constant = abs(stream.duration*stream.time_base*rate - stream.frames) < .5
     return rate if constant and stream.base_rate == rate else None
@@ -123,7 +126,7 @@ def numbered_frames(
     stream,    # its video stream
     start:int, # first frame that is wanted
 ):             # pairs: index, and PyAV's frame, from `start` or from a frame before it
-    "Decoded frames with their indices; sought where the frame rate is constant"
+    "Decoded frames with their indices; sought by time where the frame rate is constant"
     rate = _rate(stream)
     if start and rate:
         at = int(start/rate/stream.time_base) + (stream.start_time or 0)
@@ -131,7 +134,7 @@ def numbered_frames(
         frames = film.decode(stream)
         first = next(frames, None)
         i = None if first is None else _index(first, stream, rate)
-        if i is not None and 0 <= i <= start:
+        if i is not None and first.key_frame and 0 <= i <= start:
             yield i, first
             for n, frame in enumerate(frames, i + 1): yield n, frame
             return
@@ -152,12 +155,14 @@ def read_frames(
     wanted=None,     # set of frames to take instead of each `every`-th
 ):                   # pairs: index, and uint8 (h, w, 3) RGB
     "Frames of a range in order, upright, shrunk by area; a file that ends too early is an error"
-    seen = start
+    seen, size = start, None
     with open_film(path) as (film, stream):
         for i, frame in numbered_frames(film, stream, start):
             if i < start: continue
             if stop is not None and i >= stop: break
-            seen = i + 1
+            seen, size = i + 1, size or (frame.height, frame.width)
+            if (frame.height, frame.width) != size:
+                raise ValueError(f"{path}: frame {i} has another size than frame {start}")
             if i not in wanted if wanted is not None else (i - start) % every: continue
             h, w = _shrunk(frame.height, frame.width, side)
             image = frame.to_ndarray(format='rgb24', height=h, width=w, interpolation='AREA')

@@ -67,7 +67,13 @@ class Sources(NamedTuple):
 
 def _videos(folder): # paths relative to the folder, sorted
     found = []
-    for place, below, names in os.walk(folder):
+    seen = set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:                           # a link that leads back
+            below.clear()
+            continue
+        seen.add(real)
         below[:] = sorted(d for d in below if not d.startswith('.'))
         inside = Path(place).relative_to(folder)
         found += [(inside/n).as_posix() for n in names
@@ -158,10 +164,11 @@ def skip(
     e:BaseException, # what the stage raised
     path='',         # of the file, which a line names as the row does
 ) -> dict:           # file, start, stop, stage, why
-    "A line about a row that is left out"
+    "A line about a row that is left out; `again` where the file may be good another time"
     why = one_line(str(e).replace(str(path), row['file']) if path else str(e))
     where = {name: row[name] for name in ('file', 'start', 'stop')}
-    return dict(where, stage=stage, why=why or type(e).__name__)
+    again = {} if isinstance(e, ValueError) else dict(again=True)
+    return dict(where, stage=stage, why=why or type(e).__name__, **again)
 
 class Passed(NamedTuple):
     "What came of a row"

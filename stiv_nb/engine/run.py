@@ -19,13 +19,13 @@ from .. import __version__
 from ..core.checks import check_choice
 from ..core.files import atomic_write, sweep
 from ..core.lock import lock_folder
-from ..core.outside import check_file, read_json
+from ..core.outside import read_json
 from .captioners import caption_stage, category_stage
 from .cuts import CUTTERS, cuts_stage
 from .duplicates import copies_of, hash_stage
 from .extract import extract
 from .journal import Journal
-from .measures import features_stage
+from .measures import features_stage, open_judge
 from .filters import check_filters, find_filters, refusals, taken
 from .movement import motion_stage
 from .probe import probe_stage
@@ -70,7 +70,7 @@ def standard_engine(
 ) -> Engine:
     "Probe, cuts, motion, features, copies, captions, categories (STIV §3.5, App. I)"
     for name in by: check_choice('cuts', name, CUTTERS)
-    if judge is not None: check_file(Path(judge)/'head.safetensors')
+    if judge is not None: open_judge(str(judge))   # before any film is blamed for it
     measure = (probe_stage(), cuts_stage(by=by, least=least), motion_stage(),
                features_stage(judge=judge), hash_stage())
     captions = (caption_stage(captioner),) if captioner else ()
@@ -97,11 +97,9 @@ def _write(task, stages, folder, out, side) -> dict: # the same, for the clips o
     done = extract(rows, Path(folder)/task['file'], out, side)
     return dict(rows=done.rows, skipped=[*skipped, *done.skipped])
 
-_DEADLY = 'it killed two workers that opened it; is it too large for the memory?'
-
-def _lost(rows) -> dict: # the result of a film that kills its workers
+def _lost(rows, why) -> dict: # the result of a film that kills its workers, or takes too long
     where = [{name: r[name] for name in ('file', 'start', 'stop')} for r in rows]
-    return dict(rows=[], skipped=[dict(w, stage='worker', why=_DEADLY) for w in where])
+    return dict(rows=[], skipped=[dict(w, stage='worker', why=why, again=True) for w in where])
 
 # %% ../../nbs/870_run.ipynb #02a609d0
 @dataclass
@@ -119,11 +117,11 @@ class Counts:
         return (f'{self.what}: {self.clips} clips of {self.films} film{s} '
                 f'in {self.seconds:.1f} s, {rate:.1f} clips/s')
 
-def _work(what, work, tasks, journal, note, n_workers, ray, progress) -> Counts:
+def _work(what, work, tasks, journal, note, progress, **how) -> Counts:
     counts = Counts(what)
     start = time.perf_counter()
-    for task, result in spread(work, tasks, n_workers, ray):
-        result = result or _lost(task.get('rows', [task]))
+    for task, result in spread(work, tasks, **how):
+        if isinstance(result, str): result = _lost(task.get('rows', [task]), result)
         journal.add(dict(file=task['file'], **note(task), **result))
         counts.films += 1
         counts.clips += len(result['rows'])
@@ -132,12 +130,14 @@ def _work(what, work, tasks, journal, note, n_workers, ray, progress) -> Counts:
     return counts
 
 # %% ../../nbs/870_run.ipynb #2adbf9ab
+def _again(row) -> bool: return row.get('again', False)   # the fault may not have been the film's
+
 def _measured(engine, sources, stamps, folder, out, how) -> tuple: # rows, skipped, counts
     journal = Journal(out/'measured.jsonl')
     def done(): # the last line of each film, if it is of the film as it is now
         return {line['file']: line for line in journal.lines
                 if line['stamp'] == stamps.get(line['file'])}
-    known = done()
+    known = {file for file, line in done().items() if not any(map(_again, line['skipped']))}
     tasks = [row for row in sources.rows if row['file'] not in known]
     work = partial(_measure, stages=engine.measure, folder=str(folder))
     def note(task): return dict(stamp=stamps[task['file']])
@@ -168,7 +168,7 @@ def _written(engine, rows, stamps, folder, out, how) -> tuple: # line of each cl
             fits = line['stamp'] == stamps.get(line['file']) and line['side'] == engine.side
             found |= {key(r): r if fits else None for r in (*line['rows'], *line['skipped'])}
         return {k: r for k, r in found.items() if r and _is_there(out, r)}
-    known = done()
+    known = {k for k, r in done().items() if not _again(r)}
     films = {}
     for row in rows:
         if _stays(row) and key(row) not in known: films.setdefault(row['file'], []).append(row)
@@ -176,6 +176,8 @@ def _written(engine, rows, stamps, folder, out, how) -> tuple: # line of each cl
     work = partial(_write, stages=engine.describe, folder=str(folder), out=str(out),
                    side=engine.side)
     def note(task): return dict(stamp=stamps[task['file']], side=engine.side)
+    most = max((len(task['rows']) for task in tasks), default=1)
+    how = how | dict(patience=how['patience']*most)
     counts = _work('cut out', work, tasks, journal, note, **how)
     return done(), counts
 
@@ -189,13 +191,14 @@ def _finish(rows, skipped, written, out) -> tuple: # writes all that is read: cl
     skipped = [*skipped, *(s for s in stay.values() if 'clip' not in s)]
     clips = [row for row in stay.values() if 'clip' in row]
     rows = [stay[key(row)] if 'clip' in stay.get(key(row), ()) else row for row in rows]
-    wanted = {row['clip'] for row in clips}
-    for path in (out/'clips').iterdir() if (out/'clips').is_dir() else ():
-        if f'clips/{path.name}' not in wanted and not path.name.startswith('.'): path.unlink()
-    sweep(out/'clips')
     write_rows(out/'rows.jsonl', rows)
     atomic_write(out/'skipped.jsonl', ''.join(map(row_line, skipped)))
     atomic_write(out/'captions.jsonl', _captions(clips))
+    wanted = {row['clip'] for row in clips}        # and only now what no list names goes
+    for path in (out/'clips').iterdir() if (out/'clips').is_dir() else ():
+        if not path.is_file() or path.name.startswith('.'): continue
+        if f'clips/{path.name}' not in wanted: path.unlink()
+    sweep(out/'clips')
     return clips, rows, skipped
 
 # %% ../../nbs/870_run.ipynb #77d3c796
@@ -269,6 +272,7 @@ def run_engine(
     n_workers:int=0,    # processes; 0: this one
     ray:bool=False,     # on Ray Data, with so many cores; 0: all
     progress=None,      # called with what, films done, films in all
+    patience:float=14_400, # seconds that a worker may take for a film, or for a clip of it
 ) -> EngineReport:
     "Films become clips for training (STIV §3.5); stopped at any moment, the same call goes on"
     folder, out = Path(folder), Path(out)
@@ -276,16 +280,18 @@ def run_engine(
     _check_places(folder, out)
     settings = _settings(engine, folder)
     _check_settings(settings, out)
-    how = dict(n_workers=n_workers, ray=ray, progress=progress)
+    how = dict(n=n_workers, ray=ray, progress=progress, patience=patience)
     sources = source_rows(folder)
     stamps = {row['file']: _stamp(folder/row['file']) for row in sources.rows}
     with lock_folder(out):
         sweep(out)
-        atomic_write(out/'engine.json', json.dumps(settings, indent=1, ensure_ascii=False))
+        said = json.dumps(settings, indent=1, ensure_ascii=False)
+        if not (out/'engine.json').exists(): atomic_write(out/'engine.json', said)
         rows, skipped, first = _measured(engine, sources, stamps, folder, out, how)
         rows = _judged(engine, rows)
         written, second = _written(engine, rows, stamps, folder, out, how)
         clips, rows, skipped = _finish(rows, skipped, written, out)
+        atomic_write(out/'engine.json', said)      # until now it told how the old clips were chosen
     return EngineReport(
         str(out), (first, second), len(sources.rows), len(rows),
         sum(row['copy_of'] is not None for row in rows), (*taken(filters, rows),),
