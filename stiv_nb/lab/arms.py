@@ -24,6 +24,7 @@ from ..core.checks import check_number, one_line
 from ..core.outside import parse_json
 from ..core.progress import Bar
 from .bases import origins
+from .hashes import code_hash
 from .store import Result, read_results
 from .study import Study, study
 from .worker import Job, job_text, run_job, save_latents
@@ -39,8 +40,8 @@ _OF_RUN = ('cache', 'n_clips', 'n_val', 'image_every')
 
 def _clips_key(recipe:Recipe, n:int) -> str: # of what its latents depend on
     data = {k: v for k, v in vars(recipe.data).items() if k not in _OF_RUN}
-    said = json.dumps([n, data, vars(recipe.codec), origins(recipe)[2:]], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    made_from = [n, data, vars(recipe.codec), origins(recipe)[2:], code_hash()]
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
 
 def _latents(job:Job) -> Job:
     "The job with its clips encoded in a file that other jobs share"
@@ -91,12 +92,18 @@ def _here(jobs:list[Job], study:Study, progress:_Progress):
         progress.finish(job)
 
 # %% ../../nbs/812_arms.ipynb #ef933377
+def _gpus() -> list[str]: # as `CUDA_VISIBLE_DEVICES` names those that this process may use
+    n = torch.cuda.device_count()
+    named = os.environ.get('CUDA_VISIBLE_DEVICES')
+    return named.split(',')[:n] if named else [*map(str, range(n))]
+
 class _Pool:
     "Processes that each do a job, and one queue of what they report"
     def __init__(self, n:int):
         self.n = n
         self.queue = queue.Queue()
-        self.running = {}   # job's run folder -> (job, process)
+        self.running = {}   # job's run folder -> (job, process, its GPU)
+        self.gpus = _gpus()
         self.tmp = tempfile.TemporaryDirectory()
 
     def start(self, job:Job, index:int):
@@ -104,17 +111,21 @@ class _Pool:
         file = Path(self.tmp.name)/f'{index}.json'
         file.write_text(job_text(job), encoding='utf-8')
         env = os.environ | dict(OMP_NUM_THREADS='1')
-        if str(job.device).startswith('cuda') and torch.cuda.device_count() > 1:
-            env['CUDA_VISIBLE_DEVICES'] = str(index % torch.cuda.device_count())
+        gpu = None
+        if job.device == 'cuda' and len(self.gpus) > 1:   # "cuda:1" names its own
+            gpu = min(self.gpus, key=[used for _, _, used in self.running.values()].count)
+            env['CUDA_VISIBLE_DEVICES'] = gpu
         noise = open(file.with_suffix('.err'), 'w+', encoding='utf-8', errors='replace')
         process = subprocess.Popen(
             [sys.executable, '-m', 'stiv_nb.lab.worker', str(file)], stdout=subprocess.PIPE,
-            stderr=noise, text=True, env=env, start_new_session=True)
-        self.running[job.run] = job, process
+            stderr=noise, encoding='utf-8', errors='replace', env=env, start_new_session=True)
+        self.running[job.run] = job, process, gpu
         threading.Thread(target=self._listen, args=(job, process, noise), daemon=True).start()
 
     def _listen(self, job:Job, process, noise):
-        for line in process.stdout: self.queue.put((job, parse_json(line)))
+        for line in process.stdout:
+            try: self.queue.put((job, parse_json(line)))
+            except ValueError: continue   # what a library prints is no report
         code = process.wait()
         noise.seek(0)
         last = (noise.read().strip().splitlines() or [''])[-1]
@@ -123,8 +134,8 @@ class _Pool:
 
     def close(self):
         "Asks all processes to stop and waits for them"
-        for _, process in self.running.values(): process.terminate()
-        for _, process in self.running.values(): process.wait()
+        for _, process, _ in self.running.values(): process.terminate()
+        for _, process, _ in self.running.values(): process.wait()
         self.tmp.cleanup()
 
 def _side_by_side(jobs:list[Job], study:Study, progress:_Progress):

@@ -9,6 +9,7 @@ __all__ = ['Spread', 'spread', 't_quantile', 'Interval', 'paired', 'Row', 'Compa
 # %% ../../nbs/815_compare.ipynb #38c2b55f
 import functools
 import html
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core.checks import check_least, did_you_mean
+from ..core.terminal import wrapped
 from .store import Result, read_results
 
 # %% ../../nbs/815_compare.ipynb #7a7ee882
@@ -114,19 +116,36 @@ class Row(NamedTuple):
     seeds:int     # that both have
     captions:int  # of the exam
 
-def _matrix(results:list[Result], name:str, like:np.ndarray|None=None) -> np.ndarray:
+def _judged(results:list[Result], name:str) -> bool: # in a score, or diverged, but not all
+    lacking = [r for r in results if name not in r.per_caption]
+    return len(lacking) < len(results) and all(r.outcome == 'diverged' for r in lacking)
+
+def _matrix(results:list[Result], name:str) -> np.ndarray:
     "(S, C) of a score; a run that diverged is wrong everywhere"
-    rows = [r.caption_scores(name) if name in r.per_caption else None for r in results]
-    width = next((len(r) for r in rows if r is not None), None)
-    if width is None: width = like.shape[1]
-    return np.stack([np.zeros(width) if r is None else r for r in rows])
+    return np.stack([r.caption_scores(name) if name in r.per_caption else np.zeros(r.captions)
+                     for r in results])
+
+_MIXED = dict(recipe='studies', judging='exams', code='versions of the code')
+
+def _by_arm(results:list[Result]) -> dict: # name -> its results, in the order of seeds
+    "Raises where an arm has two results of a seed; the same one twice is taken once"
+    arms = {}
+    once = {(r.arm, r.key): r for r in results}.values()
+    for r in sorted(once, key=lambda r: r.seed): arms.setdefault(r.arm, []).append(r)
+    for arm, own in arms.items():
+        for a, b in itertools.pairwise(own):
+            if a.seed != b.seed and a.judging == b.judging: continue
+            of = ', '.join(v for k, v in _MIXED.items() if getattr(a, k) != getattr(b, k))
+            raise ValueError(f"arm {arm} has results of several {of}, as at seed {b.seed}: name "
+                             "one file of one study, such as stiv ablate --publish writes")
+    return arms
 
 def _check_codes(results:list[Result], code:str):
     codes = sorted({r.code for r in results})
     if len(codes) > 1 and code != 'any':
         raise ValueError(f"these results were made by {len(codes)} versions of the code "
-                         f"({', '.join(codes)}): run the older ones again, or take them "
-                         "all with --code any (code='any')")
+                         f"({', '.join(codes)}): run the older ones again in a new folder, or "
+                         "take them all with --code any (code='any')")
 
 @dataclass
 class Comparison:
@@ -149,12 +168,14 @@ class Comparison:
     @property
     def fields(self):
         "arm -> the fields in which it differs from the base, as [base, arm]"
-        own = self.arms[self.base][0].changes
+        own = self.arms[self.base][0].changes   # of the recipe, as an arm's are
         out = {}
         for arm, results in self.arms.items():
             told = results[0].changes
-            names = {k: None for k in (*told, *own) if told.get(k) != own.get(k)}
-            out[arm] = {k: told.get(k) or own[k][::-1] for k in names}
+            recipe = {k: was for k, (was, _) in (told | own).items()}
+            def value(changes, k): return changes[k][1] if k in changes else recipe[k]
+            both = {k: [value(own, k), value(told, k)] for k in recipe}
+            out[arm] = {k: [a, b] for k, (a, b) in both.items() if a != b}
         return out
 
 def _base_of(arms:dict, base:str|None) -> str: # name of the arm to compare with
@@ -166,7 +187,7 @@ def _base_of(arms:dict, base:str|None) -> str: # name of the arm to compare with
 def compare(
     results,              # a list of `Result`, a file or folder of them, or several of those
     base:str|None=None,   # name of the arm to compare with; None: the one without changes
-    scores=None,          # names of scores; None: all that the base has
+    scores=None,          # names of scores; None: all that there are
     code:str='same',      # "any": results of several versions of the code are taken together
     n:int=4000,           # redrawn means per interval
 ) -> Comparison:
@@ -175,13 +196,12 @@ def compare(
     results = [*results]
     check_least('the number of results', len(results), 1)
     if isinstance(results[0], (str, Path)): results = read_results(*results)
+    arms = _by_arm(results)
     _check_codes(results, code)
-    arms = {}
-    for r in sorted(results, key=lambda r: r.seed): arms.setdefault(r.arm, []).append(r)
     base = _base_of(arms, base)
     arms = {base: arms[base]} | arms
-    known = [*dict.fromkeys(k for r in arms[base] for k in r.per_caption)]
-    for name in scores or ():
+    known = [*dict.fromkeys(k for own in arms.values() for r in own for k in r.per_caption)]
+    for name in known and scores or ():   # none is known where every run diverged
         if name not in known: raise ValueError(f"no score {name!r}{did_you_mean(name, known)}")
     rows = []
     for arm, own in arms.items():
@@ -192,8 +212,8 @@ def compare(
             raise ValueError(f"arm {arm} shares no seed and exam with {base}: nothing to pair")
         old, new = ([*x] for x in zip(*pairs))
         for name in scores or known:
-            a = _matrix(old, name)
-            b = _matrix(new, name, a)
+            if not _judged([*old, *new], name): continue
+            a, b = _matrix(old, name), _matrix(new, name)
             rows.append(Row(arm, name, a.mean(), b.mean(), paired(b - a, n), *a.shape))
     return Comparison(base, arms, rows)
 
@@ -208,14 +228,19 @@ def _cells(r:Row) -> list[str]:
             f'[{r.diff.low:+.1f}, {r.diff.high:+.1f}]', _p(r.diff.p), str(r.seeds),
             str(r.captions)]
 
-def _notes(c:Comparison) -> list[str]: # what the table leaves out
-    told = [f'{arm}: ' + ', '.join(f'{k} {a} -> {b}' for k, (a, b) in fields.items())
-            for arm, fields in c.fields.items() if fields]
+def _told(c:Comparison, arm:str) -> str: # the arm and its fields
+    fields = ', '.join(f'{k} {a} -> {b}' for k, (a, b) in c.fields[arm].items())
+    return f'{arm}: {fields}' if fields else arm
+
+def _cautions(c:Comparison) -> list[str]: # what one should know before one believes it
     lost = [f'{r.arm}, seed {r.seed} diverged and counts as wrong on every caption'
             for rs in c.arms.values() for r in rs if r.outcome != 'finished']
     single = sorted({r.arm for r in c.rows if r.seeds == 1})
     few = [f'{arm}: one seed, so the interval says nothing of other seeds' for arm in single]
-    return [*told, *lost, *few]
+    return [*lost, *few]
+
+def _notes(c:Comparison) -> list[str]: # what a table with a column for arms leaves out
+    return [*(_told(c, arm) for arm, fields in c.fields.items() if fields), *_cautions(c)]
 
 def markdown(
     c:Comparison, # any
@@ -228,11 +253,14 @@ def markdown(
 def text_table(
     c:Comparison, # any
 ) -> str:
-    "A comparison for the terminal"
-    rows = [_HEAD, *map(_cells, c.rows)]
-    widths = [max(map(len, column)) for column in zip(*rows)]
+    "A comparison for the terminal: each arm with its fields, under it its scores"
+    head = ['score', 'base', 'arm', 'diff', '95% interval', 'p', 'seeds', 'n']
+    of = {}
+    for r in c.rows: of.setdefault(r.arm, []).append(_cells(r)[1:])
+    widths = [max(map(len, column)) for column in zip(head, *itertools.chain(*of.values()))]
     def line(row): return '  '.join(x.ljust(w) for x, w in zip(row, widths)).rstrip()
-    return '\n'.join([*map(line, rows), *_notes(c)])
+    blocks = [[wrapped(_told(c, arm), 2), *map(line, rows)] for arm, rows in of.items()]
+    return '\n'.join([line(head), *itertools.chain(*blocks), *_cautions(c)])
 
 def _html(c:Comparison) -> str:
     def row(cells, tag): return ''.join(f'<{tag}>{html.escape(x)}</{tag}>' for x in cells)

@@ -171,9 +171,9 @@ def _lines(path:Path) -> list[Result]: # of one file
 def read_results(
     *places,         # files of results, or folders that hold some
 ) -> list[Result]:
-    "All results, in the order in which they were written; of two of the same run the later one"
+    "All results, in the order in which they were written; of two of an arm's run the later one"
     found = {}
     for where in places:
         for path in files_of(where):
-            for r in _lines(path): found[r.key] = r
+            for r in _lines(path): found[r.arm, r.key] = r
     return [*found.values()]

@@ -38,7 +38,7 @@ def judged(
 class Checked(NamedTuple):
     "A check and what was found"
     check:Check
-    diff:Interval|None # None: an arm has not been run
+    diff:Interval|None # None: an arm has not been run, or both have diverged
     word:str           # of `judged`, or "not yet run"
     at_limit:bool = False # both arms are all wrong or all right: the score has no room
 
@@ -49,7 +49,7 @@ class Verdict(NamedTuple):
     checked:list[Checked]
     seeds:int           # fewest of any check that was run
     captions:int
-    minutes:float       # of training and judging, all runs together
+    minutes:float       # of training and judging; what arms were trained together counts once
 
 _FLOOR = 2.   # points from 0 and from 100 within which a score tells arms apart no more
 
@@ -58,15 +58,23 @@ def _check(check:Check, results:list[Result], code:str) -> tuple[Checked, int, i
     if not {check.arm, check.against} <= names:
         return Checked(check, None, 'not yet run'), 0, 0
     both = [r for r in results if r.arm in (check.arm, check.against)]
-    row = compare(both, check.against, [check.score], code).row(check.arm, check.score)
+    found = compare(both, check.against, [check.score], code)
+    if not found.rows:   # both are wrong everywhere
+        against, arm = ({r.seed for r in own} for own in found.arms.values())
+        return Checked(check, None, 'inconclusive', True), len(arm & against), both[0].captions
+    row = found.rows[0]
     at_limit = max(row.base, row.mean) < _FLOOR or min(row.base, row.mean) > 100 - _FLOOR
     word = 'inconclusive' if at_limit else judged(check, row.diff)
     return Checked(check, row.diff, word, at_limit), row.seeds, row.captions
 
-def _together(words:list[str]) -> str:
-    for word in ('not reproduced', 'not yet run', 'inconclusive'):
-        if word in words: return word
-    return 'reproduced' if words else 'not yet run'
+_WORST_FIRST = ('not reproduced', 'not yet run', 'inconclusive', 'reproduced')
+
+def _together(words:list[str]) -> str: # the one that decides
+    return min(words, key=_WORST_FIRST.index, default='not yet run')
+
+def _minutes(results:list[Result]) -> float: # arms that differ in sampling share a training
+    trained = {(r.seed, r.seconds['train'], str(r.curve)) for r in results}
+    return (sum(s for _, s, _ in trained) + sum(r.seconds['judge'] for r in results))/60
 
 def verdict(
     claim:Claim,         # of `CLAIMS`
@@ -77,10 +85,9 @@ def verdict(
     if isinstance(results, Comparison):
         results = [r for own in results.arms.values() for r in own]
     found = [_check(check, results, code) for check in claim.checks]
-    seconds = sum(sum(r.seconds.values()) for r in results)
     return Verdict(claim, _together([c.word for c, _, _ in found]), [c for c, _, _ in found],
                    min((s for _, s, _ in found if s), default=0),
-                   max((n for _, _, n in found), default=0), seconds/60)
+                   max((n for _, _, n in found), default=0), _minutes(results))
 
 # %% ../../nbs/822_verdicts.ipynb #f230d8c1
 PUBLISHED = 'results/lab'   # committed results, one file per claim
@@ -113,15 +120,20 @@ def _asked(c:Check) -> str: # what a difference must be
     if c.direction == 'as_good': return f'above {-c.by:+g}'
     return f'at least {c.by:+g}' if c.direction == 'up' else f'at most {-c.by:+g}'
 
-def _ours(v:Verdict) -> str: # the differences of a claim's checks, the widest apart of many
+def _rank(c:Checked) -> tuple: # what decides a claim comes first, then what comes nearest to it
+    low = -c.diff.high if c.check.direction == 'down' else c.diff.low
+    return _WORST_FIRST.index(c.word), low
+
+def _ours(v:Verdict) -> str: # the differences of a claim's checks; of many the worst three
+    found = [c for c in v.checked if c.diff]
+    if len(found) > 3: found.sort(key=_rank)
     told = []
-    for c in v.checked[:3]:
-        if c.diff is None: continue
+    for c in found[:3]:
         d = c.diff
         told.append(f'{c.check.arm} - {c.check.against}, {c.check.score}: {d.mean:+.1f} '
                     f'[{d.low:+.1f}, {d.high:+.1f}], asked: {_asked(c.check)}')
-    more = len(v.checked) - 3
-    return '; '.join(told) + (f'; and {more} more' if told and more > 0 else '')
+    more = len(found) - 3
+    return '; '.join(told) + (f'; and {more} more' if more > 0 else '')
 
 def _said(v:Verdict) -> str: # the verdict; of an open one also what it lacks
     if v.seeds == 0 and v.claim.missing: return f'{v.word} (needs {", ".join(v.claim.missing)})'
