@@ -10,6 +10,7 @@ from ..data.oracle import ShapeOracle
 from ..data.shapes import ShapeWorld
 from ..data.spoiled import Spoiled
 from ..data.video import Video
+from ..core.checks import check_least
 from ..eval.distances import features_of, frechet, inception_like
 from ..eval.features import load_features
 from ..eval.toybench import evaluate, mean_of
@@ -53,6 +54,7 @@ def score_classes(
     world = Spoiled(ShapeWorld(split='all', seed=seed), captions='label')
     network = load_features()
     true = features_of(world.batch(range(n))[0], network)
+    check_least('n', n, true.shape[1] + 1)   # before anything is drawn: for a full covariance
     rows = {}
     for k, (name, pipe) in enumerate(pipes.items()):
         def tell(i, n): report(k*n + i, len(pipes)*n)

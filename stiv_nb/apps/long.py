@@ -87,8 +87,13 @@ def long_frames(
     check_number('n_frames', n_frames, 1, 10_000_000, whole=True)
     check_number('levels', levels, 1, 4, whole=True)
     w = pipe.defaults.n_frames
+    if w < 3: raise ValueError(f'the model draws {w} frames at a time: 3 or more are needed')
     strides = [pipe.defaults.stride*(w - 1)**(1 - k) for k in range(levels)]
     gap = (w - 1)**(levels - 1)
+    least = (len(prompts) - 1)*(w - 1)*gap + 2   # with a frame of the last prompt's own
+    if n_frames < least and len(prompts) > 1:
+        raise ValueError(f'n_frames={n_frames} leaves no room for {len(prompts)} prompts: '
+                         f'give {least} or more')
     n_keys = n_key_frames(n_frames, gap)
     last, left = None, n_frames
     windows = _key_windows(pipe, prompts, say_again, image, n_keys, strides[0], seed, sampling)
@@ -107,6 +112,7 @@ def film_fps(
     levels:int=2, # likewise
 ) -> float:       # frames per second: at two levels the pipeline's own
     "The rate at which a video shows things as fast as they are, whatever its key frames' gaps"
+    check_number('levels', levels, 1, 4, whole=True)
     return pipe.defaults.fps * (pipe.defaults.n_frames - 1)**(levels - 2)
 
 def long_video(

@@ -73,11 +73,12 @@ def judge_photos(
 ):                    # a judge of a contest
     "Whether the camera did what was asked; where it moves, how much of the picture was kept"
     frames = torch.arange(1, world.n_frames)
+    def latents(clips): return vae.encode(clips.to(vae.mean.device)).cpu()
     def judge(drawn:Tensor, case:Case, facts:dict) -> dict:
         known = seen_before(world.windows(facts), world.size)[:, 1:, None]
         error = (drawn - case.clips)[:, 1:].square().mean(2, keepdim=True)
         error = (error*known).sum((1, 2, 3, 4))/known.sum((1, 2, 3, 4))
-        far = (vae.encode(drawn) - vae.encode(case.clips))[:, 1:].square().mean((1, 2, 3, 4)).sqrt()
+        far = (latents(drawn) - latents(case.clips))[:, 1:].square().mean((1, 2, 3, 4)).sqrt()
         alike = dict(kept=10*(4/error.clamp(min=4e-6)).log10(), codec=far)
         alike |= likeness(drawn, case.clips, frames)
         moves = facts['move'] < len(MOVES) - 1

@@ -257,9 +257,9 @@ def sections(
 
 # %% ../../nbs/760_report.ipynb #d843e9d9
 _INTRODUCTION = (
-    'Trained from random weights: a codec and a text encoder, then text to image, text to video, '
-    'and text and image to video. An oracle judged the result: geometry reads colour, shape and '
-    'motion back from the pixels.')
+    'Trained from random weights: a codec and a text encoder, then the model, stage by stage '
+    '({stages}). An oracle judged the result: geometry reads colour, shape and motion back from '
+    'the pixels.')
 
 def write_report(
     demo,                   # a finished training: `Demo`
@@ -283,5 +283,6 @@ def write_report(
         links += f'<a href="#part{i}">{name}</a>'
         about = f'<h2>{name}</h2><p>{part.about}</p>'
         body += f'<section id="part{i}">{about}{part.inner}</section>'
-    head = f'<h1>{html.escape(title)}</h1><p>{_INTRODUCTION}</p><nav>{links}</nav>'
+    said = _INTRODUCTION.format(stages=html.escape(', '.join(demo.pipelines)))
+    head = f'<h1>{html.escape(title)}</h1><p>{said}</p><nav>{links}</nav>'
     return atomic_write(path, page(title, head + body))

@@ -44,7 +44,7 @@ def _windows(n:int, w:int) -> Tensor:
 
 def _mean_over(windows:Tensor, values:Tensor, n:int) -> Tensor:
     "(n, …) the mean of what windows (k, w) say of each place, (k, w, …)"
-    flat = windows.flatten()
+    flat = windows.flatten().to(values.device)
     count = torch.bincount(flat, minlength=n).to(values)
     summed = values.new_zeros(n, *values.shape[2:]).index_add(0, flat, values.flatten(0, 1))
     return summed / count.reshape(-1, *[1]*(values.dim() - 2))

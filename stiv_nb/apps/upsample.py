@@ -77,7 +77,8 @@ def _starts(n:int, k:int) -> list[int]:
 def _double(pipe, clips:list, prompts:list, stride:float, seed:int, sampling:dict) -> list:
     "Clips (f, 3, H, W), uint8, with a frame between every two"
     window = pipe.defaults.n_frames
-    k = window//2
+    k = -(-window//2)
+    if k < 2: raise ValueError(f'the model draws {window} frames at a time: 3 or more are needed')
     n = len(clips[0])
     places = [(c, s) for c in range(len(clips)) for s in _starts(n, k)]
     given = {2*i: [clips[c][s + i] for c, s in places] for i in range(k)}
@@ -85,7 +86,7 @@ def _double(pipe, clips:list, prompts:list, stride:float, seed:int, sampling:dic
                          **sampling)
     out = [clip.repeat_interleave(2, 0)[:-1].clone() for clip in clips]
     for (c, s), video in zip(places, drawn):
-        out[c][2*s + 1:2*(s + k) - 1:2] = video.frames[1:-1:2]
+        out[c][2*s + 1:2*(s + k) - 1:2] = video.frames[1:2*k - 2:2]
     return out
 
 def upsample(

@@ -236,8 +236,8 @@ def _picture(pipe, others, **sampling):
     from stiv_nb.data.worlds import WORLDS
     from stiv_nb.stiv.pipeline import load
     methods = picture_methods(pipe, {'the toy paints': load('toy')} | others, **sampling)
-    world = ShapeWorld(**WORLDS['one'], split='held_out', seed=99)
-    return dict(methods=methods, world=world, frames=range(1, 8))
+    return dict(methods=methods, frames=range(1, 8),
+                world=ShapeWorld(**WORLDS['one'], split='held_out', seed=99))
 
 def _steps(pipe, others, **_):   # how many steps is what is compared
     from stiv_nb.apps.few_steps import step_methods
@@ -329,18 +329,17 @@ def cmd_contest(
     weights:str=None,    # if left out, those that the contest's page is about
     single:str=None,     # weights for this task alone (or a painter, a student), compared, too
     n:int=512,           # clips
-    steps:int=8,         # solver steps
+    steps:int=None,      # solver steps; if left out, 8
     out:str=None,        # .json file for the results
 ):
     "Compares an application with its rivals on clips whose truth is known"
     check_choice('contest', name, [*CONTESTS, 'long', *_OF_RUNS])
     n = check_number('n', n, 2, 1_000_000, whole=True)
-    steps = check_number('steps', steps, 1, 1000, whole=True)
+    if name == 'steps' and steps: raise ValueError(f'steps={steps}: leave it out, many are compared')
+    steps = check_number('steps', 8 if steps is None else steps, 1, 1000, whole=True)
     path = out and check_out(Path(out), ('.json',))
     if single is not None and name in ('smooth', 'long', *_OF_RUNS):
-        raise ValueError(f'single={single!r} has no part in {name}: leave it out; it is for '
-                         'predict, upsample, upsample4, interpolate, picture, steps, views '
-                         'and photo')
+        raise ValueError(f'single={single!r} has no part in {name}: leave it out')
     from stiv_nb.core.progress import Bar
     from stiv_nb.eval.truth import contest, contest_table, save_contest
     from stiv_nb.stiv.pipeline import load
@@ -351,4 +350,5 @@ def cmd_contest(
     what = CONTESTS[name](load(weights), others, steps=steps)
     rows = contest(**what, n=n, report=Bar(name))
     print(contest_table(dict(rows=rows)))
-    if path: print(save_contest(path, rows, name=name, weights=weights, n=n, steps=steps))
+    how = {} if name == 'steps' else dict(steps=steps)
+    if path: print(save_contest(path, rows, name=name, weights=weights, n=n, **how))

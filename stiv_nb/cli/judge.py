@@ -42,16 +42,17 @@ def is_clips(
     try: return bool(clip_rows(path))
     except ValueError: return False
 
+def _option(name:str) -> str: return f'--{name}'.replace('_', '-')
+
 def check_used(
     asked:Asked, # options that were said
     suite:str,   # name
     takes:tuple, # names of the options that it reads
 ):
     "Raises at an option that the suite would ignore"
-    def option(name): return f'--{name}'.replace('_', '-')
     odd = [name for name in asked if name not in ('judged', 'out', *takes)]
-    if odd: raise ValueError(f'{option(odd[0])} means nothing to --suite {suite}, which takes '
-                             f"{', '.join(map(option, takes))}")
+    if odd: raise ValueError(f'{_option(odd[0])} means nothing to --suite {suite}, which takes '
+                             f"{', '.join(map(_option, takes))}")
 
 # %% ../../nbs/966_judge.ipynb #61b90b0a
 def _named(facts:dict) -> str:
@@ -176,36 +177,34 @@ def _sets(asked:Asked, protocol, fallback:Path) -> tuple: # true `ClipSet`, judg
     return real, draw_for(real, pipe, folder, Bar('draw'), **asked.given(*_SAMPLING)), more
 
 # %% ../../nbs/966_judge.ipynb #6aa2825e
-def _guest(asked:Asked, model:str, pictures:bool=False): # who measures
+def _guest(asked:Asked, **what): # who measures, where the user says
     from stiv_nb.core.machine import best_device
     from stiv_nb.eval.outside_metrics import Guest
-    return Guest(model=asked.model or model, python=asked.env, weights=asked.model_weights,
-                 pictures=pictures, device=asked.device or str(best_device()))
+    return Guest(python=asked.env, device=asked.device or str(best_device()), **what)
 
 def _measured(asked:Asked, suite:str, metrics:tuple, protocol=None, paper=None) -> dict:
     "Some of the metrics fvd, fid, clip, is and pairs: prints them, returns the result"
     import tempfile
     from stiv_nb.eval.benchmarks import class_score
-    from stiv_nb.eval.outside_metrics import Guest, by_guest, pairs
+    from stiv_nb.eval.outside_metrics import by_guest, pairs
     from stiv_nb.eval.public import ClipScore, result_of, result_table, set_clip_score
-    boot = check_number('boot', asked.boot or 100, 2, 100_000, whole=True)
+    boot = check_number('boot', asked.get('boot', 100), 2, 100_000, whole=True)
     if metrics[0] != 'clip': _needed(asked, 'real', 'a folder of true clips')
-    judge = None
-    if 'clip' in metrics:    # before anything is drawn
-        judge = ClipScore(**asked.given('device'), **(dict(repo=asked.clip) if asked.clip else {}))
-    guests = {k: _guest(asked, 'inception' if k == 'fid' else 'i3d', k == 'fid')
-              for k in metrics if k in ('fvd', 'fid')}
-    classifier = None
-    if 'is' in metrics and asked.classifier:
-        classifier = Guest(model='script', weights=asked.classifier, python=asked.env)
+    of_clip = asked.given('device') | (dict(repo=asked.clip) if asked.clip else {})
+    judge = ClipScore(**of_clip) if 'clip' in metrics else None   # before anything is drawn
+    known = dict(fvd='i3d', fid='inception')
+    guests = [_guest(asked, model=asked.model or known[k], weights=asked.model_weights,
+                     pictures=k == 'fid') for k in metrics if k in known]
+    classifier = asked.classifier and _guest(asked, model='script', weights=asked.classifier)
     found = {}
     with tempfile.TemporaryDirectory() as tmp:
         real, drawn, more = _sets(asked, _protocol(asked, protocol), Path(tmp)/'drawn')
-        for guest in guests.values(): found |= by_guest(real, drawn, guest, boot)
+        for guest in guests: found |= by_guest(real, drawn, guest, boot, print)
         if classifier: found['is'] = class_score(drawn, classifier, boot)
         if judge: found['clip'] = set_clip_score(drawn, judge)
         if 'pairs' in metrics: found |= pairs(real, drawn, asked.env, device=asked.device or 'cpu')
-        result = result_of(suite, asked.judged, found, drawn.protocol, real=asked.real, **more)
+        result = result_of(suite, asked.judged, found, (real or drawn).protocol, real=asked.real,
+                           drawn_stride=drawn.protocol.stride, **more)
     print(result_table(result))
     for row, figures in (paper or {}).items():
         said = ', '.join(f'{k} {v:g}' for k, v in figures.items())
@@ -233,16 +232,14 @@ def by_vbench(
     "VBench: draws its prompts if need be, has them measured, puts the result beside the paper's"
     from stiv_nb.core.progress import Bar
     from stiv_nb.eval.public import draw_wanted, result_of, result_table
-    from stiv_nb.eval.vbench import (
-        N_SAMPLES, SUITES as KNOWN, check_clips, clips_wanted, read_info, read_results, run_vbench,
-        vbench_metrics, vbench_table)
+    import stiv_nb.eval.vbench as vbench
+    boot = check_number('boot', asked.get('boot', 500), 2, 100_000, whole=True)
     names = [*filter(None, map(str.strip, (asked.dimensions or '').split(',')))]
-    for name in names: check_choice('dimension', name, KNOWN[suite].dimensions)
     more, results = {}, asked.results
     if results is None:
-        info = read_info(_needed(asked, 'info', "VBench's list of prompts"), suite, names or None)
+        info = vbench.read_info(_needed(asked, 'info', "VBench's list of prompts"), suite, names)
         if suite == 'vbench-i2v': _needed(asked, 'images', 'the folder of first frames')
-        wanted = clips_wanted(info, asked.images, asked.n or N_SAMPLES)
+        wanted = vbench.clips_wanted(info, asked.images, asked.get('n', vbench.N_SAMPLES))
         if is_clips(asked.judged): videos = Path(asked.judged)
         else:
             _needed(asked, 'drawn', f'a folder for the {len(wanted)} clips')
@@ -250,16 +247,15 @@ def by_vbench(
             draw_wanted(pipe, wanted, videos, asked.seed or 0, report=Bar('draw'),
                         **asked.given(*_SAMPLING))
         if (videos/'clips').is_dir(): videos = videos/'clips'
-        check_clips(videos, wanted)
-        place = videos.resolve()
-        place = place.with_name(f'{place.name}-{suite}')   # VBench wants nothing else among clips
-        results = run_vbench(videos, asked.info, place, suite, names or None, asked.env,
-                             asked.device or 'cuda')
-    boot = asked.boot or 500
-    metrics = vbench_metrics(read_results(results, suite), suite, boot, asked.seed or 0)
+        vbench.check_clips(videos, wanted)
+        place = f'{videos.resolve()}-{suite}'   # VBench wants nothing else among clips
+        results = vbench.run_vbench(videos, asked.info, place, suite, names, asked.env,
+                                    asked.device or 'cuda', asked.images)
+    found = vbench.read_results(results, suite)
+    metrics = vbench.vbench_metrics(found, suite, boot, asked.seed or 0)
     result = result_of(suite, asked.judged, metrics, results=str(results), **more)
     print(result_table(result))
-    print(vbench_table(metrics, suite, Path(asked.judged).name))
+    print(vbench.vbench_table(metrics, suite, Path(asked.judged).name))
     return result
 
 # %% ../../nbs/966_judge.ipynb #1dc0a227
@@ -289,6 +285,12 @@ SUITES = {
     'vbench-i2v': _suite(by_vbench, 'vbench-i2v', 'images', *_VBENCH)}
 
 # %% ../../nbs/966_judge.ipynb #0ba26b8f
+def _idle(asked:Asked, suite:str) -> list: # options that are not read where clips or results are
+    takes = SUITES[suite].takes
+    if 'results' in asked: return [k for k in takes if k not in ('results', 'seed', 'boot')]
+    if 'folder' not in asked and not is_clips(asked.judged): return []
+    return [k for k in takes if k != 'folder'] if suite == 'toy' else [*_DRAWN]
+
 @command('stiv eval toy --n 256 --split held_out --task ti2v')
 def cmd_eval(
     judged:str='toy',     # "toy", a pipeline's or run's folder, Hub USER/NAME, or a folder of clips
@@ -306,7 +308,7 @@ def cmd_eval(
     drawn:str=None,       # folder for what a pipeline draws; what is there already is kept
     real:str=None,        # folder of true clips, whose captions are drawn; photo: of pictures
     frames:int=None,      # frames of a clip, 16
-    stride:int=None,      # frames of the file per frame of the clip, 1
+    stride:int=None,      # frames of a film per frame of the clip, 1; a multiple of a pipeline's
     size:int=None,        # pixels of a side, 128; msrvtt 256
     crop:str=None,        # part of each file: middle or random
     env:str=None,         # Python of the environment that has cd-fvd, torch-fidelity, lpips, vbench
@@ -317,7 +319,7 @@ def cmd_eval(
     device:str=None,      # where networks of metrics compute, such as cpu or cuda
     boot:int=None,        # resamplings for the intervals: 100, VBench 500
     info:str=None,        # VBench: its list of prompts, such as VBench_full_info.json
-    images:str=None,      # VBench-I2V: folder of first frames
+    images:str=None,      # VBench-I2V: folder of first frames, called 1-1, 8-5, 7-4 or 16-9
     dimensions:str=None,  # VBench: some of its dimensions, with commas
     results:str=None,     # VBench: folder of its results, measured before or elsewhere
 ):
@@ -325,6 +327,8 @@ def cmd_eval(
     asked = Asked({k: v for k, v in locals().items() if k != 'suite' and v is not None})
     check_choice('suite', suite, SUITES)
     check_used(asked, suite, SUITES[suite].takes)
+    for name in asked.given(*_idle(asked, suite)):
+        raise ValueError(f'{_option(name)} means nothing to clips or results: leave it out')
     path = None if out is None else check_out(Path(out), ('.json',))
     if seed is not None: check_seed('seed', seed)
     result = SUITES[suite].judge(asked)

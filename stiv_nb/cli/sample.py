@@ -85,6 +85,7 @@ def cmd_pack(
     check_number('steps', steps, 1, 10_000, whole=True)
     folder = check_out_folder(out)
     if folder.exists(): raise ValueError(f"{folder} is there already; choose another with --out")
+    folder.parent.mkdir(parents=True, exist_ok=True)   # before the work, which would be lost
     names = [*filter(None, map(str.strip, rows.split(',')))] or HARD_ROWS
     asked = {check_choice('row', name, HARD_ROWS): HARD_ROWS[name] for name in names}
     kept = keep_world(weights, folder, n, asked, Bar('rows'), steps=steps)
@@ -101,4 +102,5 @@ def cmd_export(
     folder = check_out_folder(out)
     from stiv_nb.stiv.export import export_graphs
     from stiv_nb.stiv.pipeline import load
+    folder.parent.mkdir(parents=True, exist_ok=True)
     print(export_graphs(load(weights, device='cpu'), folder))

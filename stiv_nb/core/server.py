@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -25,7 +26,19 @@ from fastcore.basics import patch
 from .checks import check_config, did_you_mean, one_line
 from .outside import parse_json
 
-# %% ../../nbs/036_server.ipynb #902a8b18
+# %% ../../nbs/036_server.ipynb #8f392f68
+def _check_address(address:str): # raises without quoting what may be a secret
+    shown = re.split('[?#]', address.rpartition('@')[2])[0]   # without user, password and query
+    try: parts = urlsplit(address)
+    except ValueError: parts = urlsplit('')
+    if '@' in parts.netloc:
+        raise ValueError(f"server.address names a user or a password for {shown}; "
+                         "leave them out, and name an environment variable in server.key_from")
+    good = parts.scheme in ('http', 'https') and parts.hostname and not re.search('[?#]', address)
+    if good: return
+    raise ValueError(f"server.address={shown!r} is no address; write it as http://HOST:PORT/v1, "
+                     "without ? or # behind it")
+
 @dataclass(frozen=True)
 class Server:
     "An OpenAI-compatible server that answers questions about texts and pictures"
@@ -39,15 +52,9 @@ class Server:
     temperature:float = 0. # 0: the likeliest words, so that a job can be repeated
 
     def __post_init__(self):
+        if isinstance(self.address, str): _check_address(self.address)
         check_config(self, 'server', seconds=(.01, 3600), tries=(1, 20), wait=(0, 600),
                      max_tokens=(1, 1_000_000), temperature=(0, 2))
-        parts = urlsplit(self.address)
-        if parts.scheme not in ('http', 'https') or not parts.hostname or parts.query:
-            raise ValueError(f"server.address={self.address!r} is no address; "
-                             "write it as http://HOST:PORT/v1")
-        if parts.username or parts.password:
-            raise ValueError(f"server.address names a user or a password for {parts.hostname}; "
-                             "leave them out, and name an environment variable in server.key_from")
         if not self.model: raise ValueError("server.model='' is empty; name a model")
 
 # %% ../../nbs/036_server.ipynb #ce2197b0
@@ -95,8 +102,8 @@ def _said(body:bytes, key:str) -> str: # the message in an error's body, short, 
         found = json.loads(text)['error']
         text = found if isinstance(found, str) else found['message']
     except (ValueError, KeyError, TypeError): pass
-    text = one_line(str(text))[:200] or 'no reason given'
-    return text.replace(key, '***') if key else text
+    text = str(text).replace(key, '***') if key else str(text)   # whole, before it is cut
+    return one_line(text)[:200] or 'no reason given'
 
 def _refused(server:Server, code:int, said:str) -> Exception: # what an HTTP error means
     where = f"server {server.address}"

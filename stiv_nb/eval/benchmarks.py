@@ -8,7 +8,7 @@ __all__ = ['BENCHMARKS', 'Benchmark', 'make_msrvtt', 'captions_wanted', 'draw_fo
 # %% ../../nbs/713_benchmarks.ipynb #fb4bdc0f
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -104,19 +104,24 @@ def captions_wanted(
 
 def draw_for(
     real:ClipSet, # true clips with captions
-    pipe,         # a `Pipeline`
+    pipe,         # a `Pipeline`; the stride of its clips divides the protocol's
     folder,       # made where missing; clips that are there are kept
     report=None,  # called as report(clips there, clips)
     **sampling,   # passed to the pipeline
-) -> ClipSet:     # as many clips, by the same protocol
+) -> ClipSet:     # as many clips, by the same protocol, with the stride that is left
     "What a pipeline draws for the captions of true clips; the seed is the protocol's"
     p = real.protocol
-    need = check_cut(p.frames, p.stride)
+    drawn_at = sampling.get('stride') or pipe.defaults.stride
+    own = p.stride/drawn_at
+    if own < 1 or own % 1:
+        raise ValueError(f'the pipeline draws at stride {drawn_at}, which does not divide the '
+                         f"protocol's, {p.stride}: say a multiple of it with --stride")
+    need = check_cut(p.frames, int(own))
     if pipe.defaults.n_frames < need:
         raise ValueError(f'the pipeline draws {pipe.defaults.n_frames} frames, the protocol takes '
                          f'{need}: say fewer with --frames')
     draw_wanted(pipe, captions_wanted(real), folder, p.seed, report=report, **sampling)
-    return ClipSet(folder, p)
+    return ClipSet(folder, replace(p, stride=int(own)))
 
 # %% ../../nbs/713_benchmarks.ipynb #0e4568cb
 def class_score(

@@ -94,7 +94,8 @@ def _picks(n:int, n_boot:int, seed:int) -> Tensor: # (2, n_boot, n) places, draw
 
 def _interval(value:float, drawn:Tensor) -> tuple[float, float]:
     "The middle 95% of resampled values, moved to lie around the measured one"
-    low, high = drawn.quantile(torch.tensor([.025, .975], dtype=drawn.dtype)) - drawn.mean()
+    ends = torch.tensor([.025, .975], dtype=drawn.dtype)
+    low, high = drawn.nanquantile(ends) - drawn.nanmean()
     return value + low.item(), value + high.item()
 
 def frechet(
@@ -156,6 +157,7 @@ def _kernel_boot(a:Tensor, b:Tensor, picks:Tensor) -> Tensor: # (n_boot,)
     def within(u, x):
         k = poly_kernel(x, x)
         pairs = n**2 - u.square().sum(1)
+        pairs[pairs == 0] = torch.nan   # one clip again and again: no two to compare
         return ((u @ k)*u - u.square()*k.diagonal()).sum(1) / pairs
     across = ((v @ poly_kernel(a, b))*w).sum(1) / n**2
     return within(v, a) + within(w, b) - 2*across

@@ -145,26 +145,44 @@ def do_lpips(
     return dict(values=values)
 
 # %% ../../nbs/703_guest.ipynb #3dcfbf49
+_RESULTS = '_eval_results.json'   # behind a dimension's name, as VBench writes it
+
+def _drop_old(
+    out:str,    # VBench's results
+    videos:str, # the clips
+):
+    "Removes results that are older than a clip"
+    def age(folder, name): return os.path.getmtime(os.path.join(folder, name))
+    newest = max((age(videos, name) for name in os.listdir(videos)), default=0)
+    for name in os.listdir(out):
+        if name.endswith(_RESULTS) and age(out, name) < newest: os.remove(os.path.join(out, name))
+
 def do_vbench(
     task:dict,  # with "videos", "info", "dimensions", "device"; for I2V "ratio"
-    folder:str, # of the exchange; VBench writes into "results" there
-) -> dict:      # "results": the folder
+    folder:str, # of the exchange, an absolute path
+) -> dict:      # "results": where VBench has written, "results" there or for I2V "results-RATIO"
     "VBench's own runner, dimension by dimension: what is there already is not measured again"
     import torch
     i2v = task['task'] == 'vbench-i2v'
-    sys.path.insert(0, os.path.dirname(os.path.dirname(task['info'])))   # a clone of its repository
+    clone = os.path.dirname(os.path.dirname(task['info']))   # of its repository
+    sys.path.insert(0, clone)
     module, name = ('vbench2_beta_i2v', 'VBenchI2V') if i2v else ('vbench', 'VBench')
     kind = getattr(need(module, 'vbench'), name)
-    out = os.path.join(folder, 'results')
+    out = os.path.join(folder, f"results-{task['ratio']}" if i2v else 'results')
     os.makedirs(out, exist_ok=True)
-    judge = kind(torch.device(task['device']), task['info'], out)
+    _drop_old(out, task['videos'])
     more = dict(resolution=task['ratio']) if i2v else {}
-    for name in task['dimensions']:
-        if os.path.isfile(os.path.join(out, f'{name}_eval_results.json')): continue
-        try: judge.evaluate(videos_path=task['videos'], name=name, dimension_list=[name], **more)
-        except Exception as e:
-            said = ' '.join(str(e).split())[:200]
-            raise Trouble(f'VBench stopped at {name} ({type(e).__name__}: {said})') from None
+    judge = kind(torch.device(task['device']), task['info'], out)
+    before = os.getcwd()
+    if i2v: os.chdir(clone)
+    try:
+        for name in task['dimensions']:
+            if os.path.isfile(os.path.join(out, name + _RESULTS)): continue
+            judge.evaluate(videos_path=task['videos'], name=name, dimension_list=[name], **more)
+    except Exception as e:
+        said = ' '.join(str(e).split())[:200]
+        raise Trouble(f'VBench stopped at {name} ({type(e).__name__}: {said})') from None
+    finally: os.chdir(before)
     return dict(results=out)
 
 # %% ../../nbs/703_guest.ipynb #4734e35b
@@ -184,6 +202,7 @@ def answer(
     folder:str, # of the exchange
 ) -> dict:      # as it stands in answer.json
     "Does what task.json says"
+    folder = os.path.abspath(folder)   # a package may have to run elsewhere
     try:
         with open(os.path.join(folder, 'task.json'), encoding='utf-8') as f: task = json.load(f)
         need('torch', 'torch')

@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,25 +134,29 @@ class Guest:
 # %% ../../nbs/709_outside_metrics.ipynb #41150d47
 def by_guest(
     real:ClipSet|None,  # true clips; None: only what needs none
-    drawn:ClipSet,      # clips to be judged, taken by the same protocol
+    drawn:ClipSet,      # clips to be judged, taken by the same protocol but for the stride
     guest:Guest,        # who measures
     n_boot:int=100,     # resamplings for the intervals
+    say:Callable|None=None, # gets a line where there is no Fréchet distance; None: nobody
 ) -> dict:              # name -> `Distance`: fvd or fid, kernel; is, of a classifier
     "Distances of two sets of files in the features of a guest, and its Inception score"
-    if real is not None and (real.protocol != drawn.protocol or len(real) != len(drawn)):
+    p = drawn.protocol
+    if real is not None and replace(real.protocol, stride=p.stride) != p:
         raise ValueError(f'{len(real)} true clips ({real.protocol}) and {len(drawn)} drawn ones '
-                         f'({drawn.protocol}): compare at one n and by one protocol')
-    seed = drawn.protocol.seed
+                         f'({p}): compare at one n and by one protocol')
     sets = dict(drawn=drawn) if real is None else dict(real=real, drawn=drawn)
     found, name = guest.of_sets(**{k: s.batches() for k, s in sets.items()})
-    how = dict(n_boot=n_boot, seed=seed)
+    how = dict(n_boot=n_boot, seed=p.seed)
     out = {}
     if real is not None:
         both = [found[k].features for k in ('real', 'drawn')]
         picture = guest.model == 'inception' or guest.pictures
         n, k = both[0].shape
-        if n > k: out['fid' if picture else 'fvd'] = frechet(*both, **how)
-        out['kid' if picture else 'kernel'] = kernel(*both, **how)
+        wanted, other = ('fid', 'kid') if picture else ('fvd', 'kernel')
+        if n > k: out[wanted] = frechet(*both, **how)
+        elif say: say(f'{wanted} needs more clips ({n}) than features ({k} in this network): see '
+                      f'{other}')
+        out[other] = kernel(*both, **how)
         out = {k: d._replace(name=f"{d.name.split(' in ')[0]} in {name}") for k, d in out.items()}
     logits = found['drawn'].logits
     if logits is not None: out['is'] = inception_like(logits, AsClasses(name), **how)
@@ -173,6 +178,20 @@ def lpips_values(
         task = dict(task='lpips', model=net, sets=['real', 'drawn'], device=device)
         return torch.tensor(visit(folder, task, python)['values'], dtype=torch.float64)
 
+def _check_pairs(real:ClipSet, drawn:ClipSet): # raises if the n-th clips may not belong together
+    if len(real) != len(drawn):
+        raise ValueError(f'{len(real)} true clips and {len(drawn)} drawn ones: pairs are needed')
+    if None not in real.captions + drawn.captions:
+        both = zip(real.captions, drawn.captions)
+        odd = next(((n, a, b) for n, (a, b) in enumerate(both, 1) if a != b), None)
+        if odd:
+            raise ValueError('pair {} has two captions, {!r} and {!r}: give folders whose n-th '
+                             'clips belong together'.format(*odd))
+        if len({*real.captions}) == len(real): return
+    if real.n_there != drawn.n_there:
+        raise ValueError(f'{real.folder} has {real.n_there} clips, {drawn.folder} {drawn.n_there}, '
+                         'and no captions tell what belongs together: give folders of equally many')
+
 def pairs(
     real:ClipSet,         # true clips
     drawn:ClipSet,        # the n-th belongs to the n-th true one
@@ -181,8 +200,7 @@ def pairs(
     device:str='cpu',     # where LPIPS computes
 ) -> dict:                # name -> `Distance`: psnr in dB (at most 60), ssim, lpips
     "Drawn clips against the true ones, pair by pair"
-    if len(real) != len(drawn):
-        raise ValueError(f'{len(real)} true clips and {len(drawn)} drawn ones: pairs are needed')
+    _check_pairs(real, drawn)
     frames = torch.arange(drawn.protocol.frames)
     parts = [likeness(b, a, frames) for a, b in zip(real.batches(), drawn.batches())]
     found = {k: torch.cat([p[k] for p in parts]) for k in ('psnr', 'ssim')}

@@ -28,6 +28,8 @@ from ..data.pictures import read_made
 from ..data.video import to_uint8
 from .distances import Distance, features_of, frechet, frechet_curve
 from .toybench import ATTRIBUTES, Verdicts, as_clips, mean_of
+from ..stiv.inputs import at_place, choose
+from ..stiv.pipeline import as_call, made_of
 
 # %% ../../nbs/707_public.ipynb #39ab8bbf
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,7 @@ class ClipSet(VideoFolder):
             raise ValueError(f'{folder} has {len(rows)} clips, the protocol takes {n}: '
                              'distances are compared at one n, so say a smaller one for all sets')
         self.protocol = replace(protocol, samples=n)
+        self.n_there = len(rows)   # of which the protocol takes n
         order = random_bits(protocol.seed, torch.arange(len(rows)), 0).argsort()[:n]
         self.rows = [rows[i] for i in order.sort().values.tolist()]
         self.size = protocol.size
@@ -141,7 +144,7 @@ def set_features(
 # %% ../../nbs/707_public.ipynb #7d878e43
 def self_checks(
     features:Callable, # clips (n, f, 3, H, W) in [-1, 1] -> (n, k), such as a feature module
-    clips:Tensor,      # (n, f, 3, H, W) in [-1, 1], true ones; n of 4k or more
+    clips:Tensor,      # (n, f, 3, H, W) in [-1, 1], true ones; n of 8k + 8 or more
     seed:int=0,        # random seed of the shuffling and of the halves
 ) -> dict:             # "same", "shuffled", "floor": distances; "fewer": (n, distance) pairs
     "Fréchet distances that show whether a metric of video is one, and what its n costs (ours)"
@@ -150,7 +153,12 @@ def self_checks(
     generator = torch.Generator().manual_seed(seed)
     order = torch.stack([torch.randperm(clips.shape[1], generator=generator) for _ in clips[:half]])
     shuffled = clips[:half][torch.arange(half)[:, None], order]
-    a, b = features(clips[:half]), features(clips[half:2*half])
+    a = features(clips[:half])
+    least = 8*a.shape[1] + 8   # a quarter of a half must be more than the k features
+    if len(clips) < least:
+        raise ValueError(f'{len(clips)} clips are too few for {a.shape[1]} features: give {least} '
+                         'or more')
+    b = features(clips[half:2*half])
     one = dict(n_boot=2, seed=seed)
     return dict(
         same=frechet(a, a, **one).value,
@@ -229,18 +237,35 @@ class Wanted(NamedTuple):
     prompt:str           # what to draw
     image:str|None=None  # picture that becomes the first frame
 
+def _expected(pipe, w:Wanted, slot:int, seed:int, negative='', micro=None, guide=None, **asked):
+    "What a clip would say of itself"
+    ask = choose(pipe.defaults, pipe.patch_size, **asked)
+    given = [] if w.image is None else [0]
+    return made_of(pipe, ask, w.prompt, negative or '', seed, slot, given, micro, guide)
+
+def _decisive(made:dict) -> dict:
+    "What decides how a clip looks, of what it says of itself"
+    call = as_call(made)   # raises where something is missing
+    weights, guide = ((made[k] or {}).get('sha256') for k in ('weights', 'guide'))
+    return dict(weights=weights, **call, given=made['given'], guide=guide)
+
 def _open(folder:Path, wanted:list, pipe, seed:int, sampling:dict) -> list[int]:
     "Numbers of the clips that are not there yet; those that are must be ours"
+    listed = read_captions(folder) if os.path.lexists(folder/'captions.jsonl') else []
+    strange = {row['file'] for row in listed} - {w.file for w in wanted}
+    if strange:
+        raise ValueError(f'{folder} holds other clips, such as {min(strange)}: name an empty '
+                         'folder')
     left = []
     for i, w in enumerate(wanted):
         path = folder/w.file
+        expected = _decisive(_expected(pipe, w, i, seed, **sampling))
         if not path.exists():
             left.append(i)
             continue
         made = read_made(path)
-        asked = dict(prompt=w.prompt, seed=seed, slot=i) | sampling
-        other = [k for k, v in asked.items() if v is not None and made.get(k) != v]
-        if made.get('weights', {}).get('sha256') != pipe.weights.get('sha256'): other = ['weights']
+        with at_place(str(path)): found = _decisive(made)
+        other = [k for k, v in expected.items() if found[k] != v]
         if not other: continue
         raise ValueError(f'{path} was drawn with another {other[0]}: name an empty folder')
     return left

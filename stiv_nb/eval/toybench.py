@@ -217,7 +217,7 @@ def evaluate(
     parts = []
     for start in range(0, n, batch):
         stop = min(start + batch, n)
-        options = dict(seed=1000 + start) | sampling
+        options = sampling | dict(seed=sampling.get('seed', 1000) + start)   # of each batch
         parts.append(_judge_batch(pipe, world, range(start, stop), task, network, options))
         if report: report(stop, n)
     return _join(parts)

@@ -131,6 +131,7 @@ def _summary(row:dict, true:Tensor|None) -> dict:
     "Means and intervals of a method; the Fréchet distance where there are enough clips"
     features = row.pop('features', None)
     row = {k: v[~v.isnan()] for k, v in row.items()}   # nan: nothing of that kind in a clip
+    row = {k: v for k, v in row.items() if len(v) > 1}   # one clip has no interval
     out = rounded({k: mean_of(v, k in ('right', 'camera')) for k, v in row.items()})
     if features is None or len(true) <= true.shape[1]: return out
     found = frechet(true, features)

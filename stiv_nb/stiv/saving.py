@@ -40,7 +40,11 @@ def _weights(modules:dict, dtype) -> dict:
         for k, v in m.state_dict().items():
             v = v.detach().cpu()
             smaller = dtype and part == 'model' and v.is_floating_point()
-            out[f'{part}.{k}'] = (v.to(dtype) if smaller else v).contiguous()
+            w = (v.to(dtype) if smaller else v).contiguous()
+            if w.is_floating_point() and not w.isfinite().all():
+                raise ValueError(f'{part}.{k} has NaN, or numbers too large for {w.dtype}: '
+                                 'save it with dtype=None, or find where training diverged')
+            out[f'{part}.{k}'] = w
     return out
 
 def _described(modules:dict, defaults:Defaults, objective:Objective, notes:dict) -> dict:
