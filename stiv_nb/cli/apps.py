@@ -335,7 +335,7 @@ def cmd_contest(
     "Compares an application with its rivals on clips whose truth is known"
     check_choice('contest', name, [*CONTESTS, 'long', *_OF_RUNS])
     n = check_number('n', n, 2, 1_000_000, whole=True)
-    if name == 'steps' and steps: raise ValueError(f'steps={steps}: leave it out, many are compared')
+    if name == 'steps' and steps: raise ValueError(f'steps={steps}: leave it out, all are compared')
     steps = check_number('steps', 8 if steps is None else steps, 1, 1000, whole=True)
     path = out and check_out(Path(out), ('.json',))
     if single is not None and name in ('smooth', 'long', *_OF_RUNS):

@@ -88,7 +88,8 @@ def cmd_speedrun(
     check_out_folder(Path(out).parent).mkdir(parents=True, exist_ok=True)
     path = check_out(Path(out), ('.jsonl',))
     if os.environ.get('WORLD_SIZE', '1') != '1':
-        return _run_against_the_clock(note, *seeds, captions, path)
+        if len(seeds) > 1: raise ValueError(f'seeds={seeds}: name one seed with torchrun')
+        return _run_against_the_clock(note, seeds[0], captions, path)
     for seed in seeds:
         with tempfile.TemporaryDirectory() as fresh:
             own = [note, '--seeds', seed, '--captions', captions, '--out', path]

@@ -26,6 +26,8 @@ from ..train.recipe import Recipe, to_yaml
 # %% ../../nbs/960_launch.ipynb #c413ce2f
 GRACE = 600   # seconds for the last step and its checkpoint
 
+_BEGIN = '--- started'   # a line of a log, to which every start adds
+
 def start_ranks(
     command:list,      # of one rank, as after `python`
     log:Path,          # file for stdout and stderr
@@ -40,6 +42,7 @@ def start_ranks(
     env.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(GRACE))
     torchrun = ['torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
     with open(log, 'a', encoding='utf-8') as out:
+        print(_BEGIN, file=out, flush=True)
         return subprocess.Popen(
             [sys.executable, '-m', *torchrun, *command], env=env, stdout=out,
             stderr=subprocess.STDOUT, start_new_session=True)
@@ -65,9 +68,10 @@ def tail(
     path:Path, # a log
     n:int=5,   # lines, if stiv said nothing
 ) -> str:
-    "What stiv said in a log, or else its last lines"
+    "What stiv said in a log since the last start, or else the last lines"
     if not path.exists(): return ''
-    lines = path.read_text(encoding='utf-8', errors='replace').replace('\r', '\n').splitlines()
+    text = path.read_text(encoding='utf-8', errors='replace').rpartition(_BEGIN)[2]
+    lines = text.replace('\r', '\n').splitlines()
     said = [line for line in lines if line.startswith('stiv: ')]
     written = [line for line in lines if line.strip()]
     return '\n'.join(said or written[-n:])

@@ -89,8 +89,7 @@ def read_json_lines(
 ) -> list[dict]:     # one per whole line
     "The objects of a JSON-lines file; a last line that was cut off is left out"
     if not Path(path).exists(): return []
-    lines = read_text(path, most=most).splitlines(keepends=True)
-    if lines and not lines[-1].endswith('\n'): lines.pop()
+    lines = read_text(path, most=most).split('\n')[:-1]   # other line ends may stand in a text
     out = []
     for i, line in enumerate(lines):
         try: out.append(parse_json(line, fields))

@@ -80,11 +80,13 @@ def _caption_problems(caption, max_words, vocabulary): # what is wrong with one 
 def _holds_pictures(path): return any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir())
 
 def _unlisted(folder, listed): # clips in the folder that no line names
+    above = {folder for file in listed for folder in file.parents}   # of single pictures
     for path in sorted(folder.rglob('*')):
         name = path.relative_to(folder)
         hidden = any(part.startswith('.') for part in name.parts)
         clip = path.suffix.lower() in VIDEO_SUFFIXES or (path.is_dir() and _holds_pictures(path))
-        if clip and name not in listed and not hidden: yield name.as_posix()
+        known = name in listed or name in above
+        if clip and not known and not hidden: yield name.as_posix()
 
 # %% ../../nbs/135_check.ipynb #ff957708
 def check_folder(

@@ -89,6 +89,7 @@ def _save_clip(video, path): # a video file, or a folder of pictures where `path
 
 def _write_clips(folder, clips, captions, fps, suffixes): # into a folder, captions.jsonl last
     (folder/'clips').mkdir(parents=True, exist_ok=True)
+    (folder/'captions.jsonl').unlink(missing_ok=True)   # no list is an error, a wrong one is not
     lines = []
     for i, (clip, caption) in enumerate(zip(clips, captions)):
         video = clip if isinstance(clip, Video) else Video(to_uint8(clip), fps)

@@ -217,6 +217,8 @@ class LatentTable(Latents):
 # %% ../../nbs/620_latents.ipynb #957b4927
 def _on_cpu(text:Text) -> Text: return Text(*(x.cpu() for x in text))
 
+_AT_ONCE = 1024   # captions that are encoded in one call
+
 def encode_clips(
     data,          # a data set with `batch(indices)`: `ShapeWorld` or `VideoFolder`
     vae,           # frozen codec
@@ -242,7 +244,11 @@ def encode_clips(
     distinct = list(dict.fromkeys(captions + picture_captions))
     row = {caption: i for i, caption in enumerate(distinct)}
     def rows(captions): return torch.tensor([row[c] for c in captions])
-    table = _on_cpu(Text(*text.encode(distinct)))
+    parts = [_on_cpu(Text(*text.encode(distinct[i:i + _AT_ONCE])))
+             for i in range(0, len(distinct), _AT_ONCE)]
+    alone = [x[m] for t in parts for x, m in zip(t.tokens, t.mask)]
+    pooled = [x for t in parts for x in t.pooled]
+    table = parts[0] if len(parts) == 1 else stack_text(alone, pooled)
     null = _on_cpu(Text(*text.encode([''])))
     return LatentTable(z1, torch.cat(micro), table, rows(captions), rows(picture_captions), null)
 

@@ -82,7 +82,8 @@ class LiveLatents(Latents):
         index:Tensor, # (b,) long
     ) -> Tensor:      # (b, 6)
         "Micro-conditions of some clips, cut from the middle"
-        return self.clips.batch((index + self.first).tolist())[3]
+        few = (index + self.first).split(16)     # whole clips are decoded for them
+        return torch.cat([self.clips.batch(places.tolist())[3] for places in few])
 
     def batch(self,
         index:Tensor,        # (b,) long

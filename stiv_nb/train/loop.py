@@ -78,7 +78,9 @@ class _Loop:
         "A line of metrics"
         self.watchdog.note(self.trainer.step, 'log')
         line = self.trainer.metrics(time.perf_counter() - self.mark)
-        if judged: line |= validate(self.trainer)
+        calls = itertools.count(1)
+        def alive(): self.watchdog.note(self.trainer.step, f'validate {next(calls)}')
+        if judged: line |= validate(self.trainer, alive)
         self.mark = time.perf_counter()
         if self.files: self.files.log(line)
         else: self.metrics.append(line)
@@ -93,7 +95,7 @@ class _Loop:
 
     def sample(self):
         "A look at what the average draws, while the other ranks wait"
-        trainer, step = self.trainer, self.trainer.step
+        trainer, step, begun = self.trainer, self.trainer.step, time.perf_counter()
         self.watchdog.note(step, 'sample')
         pipe = trainer.pipeline(half=True)
         if pipe:
@@ -104,7 +106,7 @@ class _Loop:
         del pipe
         torch.cuda.empty_cache()   # its memory goes back to training
         trainer.ranks.barrier()
-        self.mark = time.perf_counter()
+        self.mark += time.perf_counter() - begun   # no time of training
 
 # %% ../../nbs/670_loop.ipynb #849cf00b
 def _stopped(setup:RunSetup, trainer, folder) -> str:

@@ -188,6 +188,7 @@ class LossScale:
     def __init__(self,
         on:bool,   # False: the factor is 1 for ever
     ):
+        self.on = on
         self.value = 2.**16 if on else 1.
         self.good = 0                # steps since it changed
 
@@ -201,9 +202,9 @@ class LossScale:
 
     def overflowed(self,
         norm:float, # gradient norm of a step, same on all ranks
-    ) -> bool:      # False at a factor of 1: then the step itself is bad
+    ) -> bool:      # False if it can't be made smaller: then the step itself is bad
         "Whether a step must be skipped because the factor was too large; adapts it"
-        if self.value == 1: return False
+        if not self.on or self.value == 1 and not math.isfinite(norm): return False
         self.good += 1
         if not math.isfinite(norm):
             self.value, self.good = self.value/2, 0
@@ -211,13 +212,13 @@ class LossScale:
         if self.good == 2000: self.value, self.good = min(2*self.value, 2.**24), 0
         return False
 
-    def state(self) -> list: return [self.value, self.good]   # JSON-able
+    def state(self) -> list|None: return [self.value, self.good] if self.on else None # JSON-able
 
     def resume(self,
         state:list|None, # of a checkpoint; None: it has none
     ):
         "Goes on as another one; a run without a factor stays without"
-        if state is None or self.value == 1: return
+        if state is None or not self.on: return
         if not isinstance(state, list) or len(state) != 2:
             raise ValueError(f"the checkpoint's loss_scale={str(state)[:60]} must be two numbers")
         self.value = check_number("the checkpoint's loss_scale", state[0], 1, 2**24)

@@ -9,13 +9,14 @@ __all__ = ['SIXTEEN_BITS', 'SMALL', 'PARTS', 'CodecConfig', 'OptimConfig', 'RunC
 # %% ../../nbs/600_recipe.ipynb #843554d9
 import dataclasses
 import re
+import typing
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 import yaml
 
-from ..core.checks import check_config, check_field, did_you_mean, from_fields
+from ..core.checks import check_config, check_field, did_you_mean, field_types, from_fields
 from ..core.outside import parse_yaml
 from ..flow.multistep import find_solver
 from ..flow.objective import FlowConfig
@@ -235,6 +236,12 @@ def _number(x):
     number = r'[-+]?\d+(\.\d*)?[eE][-+]?\d+'
     return float(x) if isinstance(x, str) and re.fullmatch(number, x) else x
 
+def _numbers(config, values:dict) -> dict:
+    "The same for each field that is a number; a run may be called 1e-4"
+    kinds = field_types(config)
+    def is_float(k): return float in (typing.get_args(kinds.get(k)) or (kinds.get(k),))
+    return {k: _number(v) if is_float(k) else v for k, v in values.items()}
+
 def _parse(text:str) -> dict:
     "The parts of a recipe as YAML has them"
     parts = parse_yaml(text)
@@ -256,7 +263,7 @@ def from_yaml(
     classes = PARTS | dict(model=ModelConfig.known[kind])
     built = {}
     for part, values in parts.items():
-        if isinstance(values, dict): values = {k: _number(v) for k, v in values.items()}
+        if isinstance(values, dict): values = _numbers(classes[part], values)
         built[part] = from_fields(classes[part], values, part)
     return Recipe(**built)
 

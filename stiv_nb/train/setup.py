@@ -9,7 +9,7 @@ __all__ = ['open_recipe', 'Endless', 'own_codec', 'codec_name', 'open_encoders',
 # %% ../../nbs/655_setup.ipynb #f589f8ee
 import difflib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import torch
 from ..codec.hub import DiffusersVAE, open_codec
 from ..codec.text import TextConfig, train_text
 from ..codec.vae import VAEConfig, train_vae
-from ..core.outside import read_text
+from ..core.outside import read_json, read_text
 from ..core.progress import Bar
 from ..data.folder import VideoFolder
 from ..data.motion import MOTIONS
@@ -29,7 +29,9 @@ from ..model.dit import DiT, ModelConfig
 from ..model.inflate import Source, plan_start
 from ..stiv.inputs import pictures_of_task
 from ..stiv.pipeline import Pipeline
+from ..stiv.saving import CONFIG
 from .buckets import check_caches, known_clips, open_latents
+from .cache import identity
 from .checkpoint import check_folder_of_run
 from .latents import Latents
 from .ranks import Ranks, join_ranks, rank_slots
@@ -44,7 +46,7 @@ def open_recipe(
 ) -> Recipe:
     "A recipe by name"
     path = Path(name)/'recipe.yaml' if Path(name).is_dir() else Path(name)
-    if name in RECIPES: return RECIPES[name]
+    if name in RECIPES and not path.is_file(): return RECIPES[name]   # a run may be called like one
     if not path.exists():
         if path.suffix in ('.yaml', '.yml'):
             raise FileNotFoundError(f"there is no file {name[:80]!r}")
@@ -113,6 +115,12 @@ def _of_toy(recipe:Recipe) -> Encoders:
                           report=Bar('text'))
     return Encoders(vae, text)
 
+def _made_by(recipe:Recipe, clips:VideoFolder|None) -> dict:
+    "What makes encoders of a run's own what they are"
+    m = recipe.model
+    return dict(codec=asdict(recipe.codec), channels=m.channels, text_width=m.text_width,
+                seed=recipe.run.seed, clips=clips and identity(clips))
+
 def own_codec(
     recipe:Recipe,          # codec, model, data and seed are read
     clips:VideoFolder|None, # to train on; None: the toy world
@@ -120,12 +128,17 @@ def own_codec(
 ) -> Start:                 # of which codec and text encoder count
     "A codec and a text encoder of a recipe's own, trained on its clips or on the toy world"
     folder = Path(folder)
-    if folder.is_dir(): return open_start(folder)
+    made = _made_by(recipe, clips)
+    if folder.is_dir():
+        if clips is not None and read_json(folder/CONFIG)['notes'] != made:
+            raise ValueError(f"{folder} was trained on other clips or with other settings: "
+                             "delete it, or name another folder for the run")
+        return open_start(folder)
     vae, text = _of_toy(recipe) if clips is None else _of_clips(recipe, clips)
     empty = ModelConfig(width=32, depth=1, heads=2, channels=vae.channels, text_width=text.width)
     folder.parent.mkdir(parents=True, exist_ok=True)
     pipe = Pipeline(DiT(empty), vae, text, device='cpu')
-    pipe.save(folder)
+    pipe.save(folder, notes=made)
     return start_of(pipe)
 
 def codec_name(

@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import torch
 
+from ..core.random import slot_uniform
+from ..stiv.loss import FRAME
 from .ranks import rank_slots
 from .sums import N_BINS
 from .trainer import Trainer
@@ -18,6 +20,7 @@ from .trainer import Trainer
 @torch.no_grad()
 def validate(
     trainer:Trainer, # with validation clips
+    alive=None,      # called after each pass
 ) -> dict:           # "val_loss", and "val_by_time" at (i + 1/2)/8
     "Squared error of the velocity on validation clips at eight fixed times, nothing dropped"
     r, ranks = trainer.recipe, trainer.ranks
@@ -31,13 +34,16 @@ def validate(
     for places in (ranks.rank*share + torch.arange(share)).split(most):
         slots = places.clamp(max=n - 1)
         real = (places < n).to(trainer.device)
-        clips = trainer.take(trainer.val.batch(slots))
+        single = r.data.n_seen < r.data.n_frames       # an image model is asked for frames
+        u = slot_uniform(r.run.seed, 0, slots, FRAME) if single else None
+        clips = trainer.take(trainer.val.batch(slots, u))
         draws = trainer.draws(clips, 0, slots, plain)  # step 0: the same noise at any time
         losses = []
         for i in range(N_BINS):
             t = torch.full_like(draws.t, (i + .5)/N_BINS)
             loss = trainer.losses(clips, draws._replace(t=t), as_velocity=True)
             losses.append((real * loss).sum())
+            if alive: alive()
         total += torch.stack(losses).cpu().double()
     by_time = (ranks.all_reduce(total) / n).tolist()
     return dict(val_loss=sum(by_time)/N_BINS, val_by_time=by_time)
