@@ -8,6 +8,7 @@ __all__ = ['MOST_REFUSED', 'is_bad', 'bad_step', 'on_gpu', 'to_device', 'Trainer
 # %% ../../nbs/660_trainer.ipynb #6cab038a
 import math
 from functools import cached_property
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..codec.text import Text
 from ..core.checks import check_number, fits
 from ..core.machine import find_gpu
+from ..flow.objective import Objective
 from ..flow.solver import time_grid
 from ..flow.times import loss_by_time
 from ..model.count import forward_flops, n_tokens
@@ -23,6 +25,7 @@ from ..stiv.condition import task_frames
 from ..stiv.distil import distil_loss
 from ..stiv.loss import make_draws, stiv_loss
 from ..stiv.pipeline import Defaults, Pipeline
+from ..stiv.sampler import SamplingConfig
 from .buckets import check_known
 from .checkpoint import load_checkpoint, save_checkpoint
 from .optim import EMA, LossScale, rate_at
@@ -132,6 +135,7 @@ class Trainer:
         self.norm_mean = None          # running mean of the gradient norm
         self.n_refused = 0             # steps skipped since the last update
         self.sums = Sums()             # of this rank, since the last line of the log
+        self.earlier = 0.              # of these steps, those before a resume: nobody timed them
         self.waited = 0.               # seconds spent waiting for clips
         self.fetcher = Fetcher(self.data, recipe, pin=self.device.type == 'cuda')
 
@@ -252,9 +256,11 @@ class Trainer:
         "One line of metrics.jsonl from the steps since the last one, of all ranks"
         seconds = max(seconds, 1e-9)   # a coarse clock may stand still
         sums = Sums.from_vector(self.ranks.all_reduce(self.sums.to_vector()))
+        waited = self.waited/seconds
+        if self.earlier < sums.steps: seconds /= 1 - self.earlier/sums.steps   # at the same pace
         line = dict(step=self.step, lr=self.optim.param_groups[0]['lr'], **sums.line(seconds))
-        line['data_wait'] = self.waited/seconds
-        self.sums, self.waited = Sums(), 0.
+        line['data_wait'] = waited
+        self.sums, self.waited, self.earlier = Sums(), 0., 0.
         return line | on_gpu(self.device, sums.flops/seconds/self.ranks.size)
 
     def state(self) -> dict:
@@ -285,7 +291,9 @@ class Trainer:
         self.norm_mean = notes['norm_mean']
         self.n_refused = notes['n_refused']
         self.scale.resume(notes.get('loss_scale'))
-        if self.ranks.main: self.sums = Sums.from_vector(notes['sums'])
+        before = Sums.from_vector(notes['sums'])
+        if self.ranks.main: self.sums = before
+        self.earlier = before.steps
 
     @cached_property
     def micro(self) -> dict:
@@ -321,4 +329,9 @@ def fake_trainer(
     ranks = join_ranks(device, recipe.parallel.timeout)
     # an error if the batch does not divide
     rank_slots(recipe.run.batch, ranks, recipe.parallel.accumulate)
-    return Trainer(RunSetup(recipe, ranks, Encoders(None, None), fake_latents(recipe)))
+    teacher = None
+    if recipe.run.distil:
+        model = recipe.model.build().to(ranks.device).eval()
+        teacher = SimpleNamespace(model=model, defaults=SamplingConfig(), objective=Objective())
+    return Trainer(RunSetup(recipe, ranks, Encoders(None, None), fake_latents(recipe),
+                            teacher=teacher))
