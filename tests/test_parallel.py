@@ -47,7 +47,9 @@ def gap(a, b):
     return difference / math.sqrt(sum(q.square().sum().item() for _, q in pairs))
 
 
-def test_one_process_takes_the_path_of_many():
+def test_one_process_takes_the_path_of_many(monkeypatch):
+    # bf16 would make much of a difference in the last digit
+    monkeypatch.setattr("stiv_nb.train.muon.has_bf16", lambda device: False)
     plain = trained()
     sharded = trained(parallel__shard="always", parallel__accumulate=2)
     assert all(hasattr(p, "placements") for p in sharded.model.parameters())
