@@ -219,6 +219,10 @@ def _on_cpu(text:Text) -> Text: return Text(*(x.cpu() for x in text))
 
 _AT_ONCE = 1024   # captions that are encoded in one call
 
+def _joined(parts:list) -> Text: # captions that were encoded some at a time
+    tokens = [x[m] for t in parts for x, m in zip(t.tokens, t.mask)]
+    return stack_text(tokens, [x for t in parts for x in t.pooled])
+
 def encode_clips(
     data,          # a data set with `batch(indices)`: `ShapeWorld` or `VideoFolder`
     vae,           # frozen codec
@@ -246,9 +250,7 @@ def encode_clips(
     def rows(captions): return torch.tensor([row[c] for c in captions])
     parts = [_on_cpu(Text(*text.encode(distinct[i:i + _AT_ONCE])))
              for i in range(0, len(distinct), _AT_ONCE)]
-    alone = [x[m] for t in parts for x, m in zip(t.tokens, t.mask)]
-    pooled = [x for t in parts for x in t.pooled]
-    table = parts[0] if len(parts) == 1 else stack_text(alone, pooled)
+    table = parts[0] if len(parts) == 1 else _joined(parts)
     null = _on_cpu(Text(*text.encode([''])))
     return LatentTable(z1, torch.cat(micro), table, rows(captions), rows(picture_captions), null)
 

@@ -130,7 +130,8 @@ def own_codec(
     folder = Path(folder)
     made = _made_by(recipe, clips)
     if folder.is_dir():
-        if clips is not None and read_json(folder/CONFIG)['notes'] != made:
+        known = read_json(folder/CONFIG)['notes']   # older ones don't say
+        if clips is not None and known and known != made:
             raise ValueError(f"{folder} was trained on other clips or with other settings: "
                              "delete it, or name another folder for the run")
         return open_start(folder)
