@@ -77,7 +77,7 @@ def bench_recipe(
 ) -> list[dict]:            # the rows, with machine and date
     "What `stiv bench --train` measures"
     check_choice('kind', kind, TABLES)
-    device = torch.device(device) if device else best_device()
+    device = best_device(device)
     recipe = cut_depth(recipe, depth)
     if kind == 'train':
         chosen = settings(recipe, batch, gpu_kind(device))

@@ -62,7 +62,7 @@ def guidance_rows(
     repeats:int=2,                 # turns of each mode
 ):                                 # yields rows: precision, clips, jit, sit, ratio; or "failed"
     "Seconds to sample the latents of a clip with two and with three passes per step"
-    device = torch.device(device) if device else best_device()
+    device = best_device(device)
     torch.manual_seed(0)
     model = DiT(recipe.model).to(device).eval()
     for precision in precisions:

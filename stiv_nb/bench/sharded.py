@@ -133,7 +133,7 @@ def sharded_rows(
     steps:int=4,     # timed, after two that don't count
 ):                   # yields rows: the setting, seconds, parts, graphs, loss, …; or "failed"
     "Sharded training steps of a recipe, and a checkpoint of each setting"
-    device = torch.device(device) if device else best_device()
+    device = best_device(device)
     with only_rank(device) as ranks:
         for policy, compiled in kinds:
             setting = Setting(batch, policy, recipe.run.p_drop_patches > 0, compiled)

@@ -221,7 +221,7 @@ def train_row(
     profiled:bool=False,   # also the slowest kernels of one step
 ) -> dict:                 # the setting, seconds, samples_per_s, tflops, parts, …; or "failed"
     "Some training steps of a recipe on fake data"
-    device = torch.device(device) if device else best_device()
+    device = best_device(device)
     row = dict(kind='train', recipe=recipe.run.name, **asdict(setting))
     recipe = setting.apply(recipe)
     return measured(row, lambda: _numbers(recipe, device, steps, profiled))

@@ -17,7 +17,8 @@ def _captioner(source, **how): # as named; None: there is none
     from stiv_nb.engine.captioners import open_captioner
     how = {k: v for k, v in how.items() if v is not None}
     if source is not None: return open_captioner(source, **how)   # asks, before hours of work
-    if how: raise ValueError('--model, --key-from and --way are for --captions; name a source')
+    if how: raise ValueError('--model, --key-from, --way and --device are for --captions; '
+                             'name a source')
 
 def _from_recipe(name, filters) -> tuple: # set of filters, least frames of a shot
     from stiv_nb.data.pictures import check_cut
@@ -38,6 +39,7 @@ def cmd_engine_run(
     model:str=None,     # of the server, if it has several
     key_from:str=None,  # environment variable that holds the server's key
     way:str=None,       # video: several frames at once; frames: one by one, and an LLM summarises
+    device:str=None,    # where a model of --captions computes, once per worker; else the CPU
     judge:str=None,     # folder of an aesthetic model; if left out, there is no such score
     workers:int=None,   # processes; 0: this one alone; if left out, one per core
     ray:bool=False,     # on Ray: this machine's, or the cluster at RAY_ADDRESS
@@ -52,7 +54,7 @@ def cmd_engine_run(
     if workers is not None: check_number('workers', workers, 0, 100_000, whole=True)
     check_number('patience', patience, .1, 10**9)
     named, least = _from_recipe(recipe, filters)
-    captioner = _captioner(captions, model=model, key_from=key_from, way=way)
+    captioner = _captioner(captions, model=model, key_from=key_from, way=way, device=device)
     engine = standard_engine(named, side, cuts, least, judge, captioner)
     bars = {}
     def progress(what, n, n_all): bars.setdefault(what, Bar(what))(n, n_all)

@@ -12,6 +12,7 @@ import torch
 
 from .hub import fetch_model
 from ..core.checks import check_number
+from ..core.machine import best_device
 from ..core.outside import import_extra
 from ..core.server import Server, spoken
 
@@ -25,6 +26,7 @@ class HubChat:
         dtype=None,          # of the weights, such as torch.bfloat16; None: as they were saved
     ):
         library = import_extra('transformers', 'hub')
+        place = best_device(device or 'cpu')
         self.repo = repo
         self.made = repo, device, max_tokens, dtype
         self.max_tokens = check_number('max_tokens', max_tokens, 1, 1_000_000, whole=True)
@@ -37,7 +39,7 @@ class HubChat:
             raise ValueError(f"model {repo!r} has no chat template; name one tuned for chat")
         kind = library.AutoModelForImageTextToText if self.sees else library.AutoModelForCausalLM
         how = safe | dict(use_safetensors=True, dtype=dtype or 'auto')
-        self.net = fetch_model(kind.from_pretrained, repo, 'model', **how).to(device or 'cpu')
+        self.net = fetch_model(kind.from_pretrained, repo, 'model', **how).to(place)
 
     def __repr__(self): return f'HubChat({self.repo!r}, max_tokens={self.max_tokens})'
 

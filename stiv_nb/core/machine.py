@@ -18,11 +18,22 @@ from threading import Thread
 
 import torch
 
-# %% ../../nbs/040_machine.ipynb #2c637834
-def best_device() -> torch.device: # "cuda", "mps" or "cpu"
-    "The fastest device that this machine has"
-    if torch.cuda.is_available(): return torch.device('cuda')
-    return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
+# %% ../../nbs/040_machine.ipynb #53b78e8c
+def best_device(
+    asked=None, # such as "cuda:1", which has to be there; None: any
+) -> torch.device:
+    "The device that was asked for, else the fastest that this machine has: cuda, mps or cpu"
+    mps = torch.backends.mps.is_available()
+    if asked is None:
+        return torch.device('cuda' if torch.cuda.is_available() else 'mps' if mps else 'cpu')
+    n_gpus = torch.cuda.device_count()
+    missing = ValueError(f"this machine has no device {str(asked)[:40]!r}; it has " + ', '.join(
+        ['cpu', *['mps']*mps, *(f'cuda:{i}' for i in range(n_gpus))]))
+    try: device = torch.device(asked)
+    except (RuntimeError, TypeError): raise missing from None
+    there = dict(cuda=(device.index or 0) < n_gpus, mps=mps)   # asked without touching a GPU
+    if not there.get(device.type, True): raise missing
+    return device
 
 # %% ../../nbs/040_machine.ipynb #7a651376
 def can_compile(

@@ -162,6 +162,9 @@ def open_captioner(
     if '://' not in source and (model or key_from):
         raise ValueError(f'captioner {source!r} is no address: model={model!r} and '
                          f'key_from={key_from!r} are for a server, leave them out')
+    if device and (source == 'toy' or '://' in source):
+        raise ValueError(f'captioner {source!r} is no model that runs here: '
+                         f'device={str(device)!r} is for one, leave it out')
     if source == 'toy': of_video = of_frame = ToyCaptioner()
     else:
         chat = open_chat(source, model, key_from, device)

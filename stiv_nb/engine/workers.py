@@ -185,7 +185,9 @@ def _quiet_start(ray, n, address):
         except Exception as e:
             ray.shutdown()
             if tries_left and not address: continue
-            raise ConnectionError(f"Ray does not start: {e}") from None
+            if not address: raise ConnectionError(f'Ray does not start: {e}') from None
+            raise ConnectionError(f'no Ray cluster lets us in at {address}: {e}; if its machines '
+                                  'share a token, set RAY_AUTH_MODE=token') from None
 
 @contextlib.contextmanager
 def ray_cluster(

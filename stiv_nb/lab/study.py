@@ -187,7 +187,7 @@ def study(
     recipe, folder = open_base(base), Path(folder)
     seeds = [*dict.fromkeys(check_seed('seed', s) for s in seeds)]
     if not seeds: raise ValueError('there are no seeds; name at least one')
-    device = torch.device(device) if device else best_device()
+    device = best_device(device)
     named = _recipes(recipe, changes)
     told = {name: _told(recipe, r) for name, r in named.items()}
     recipes, hashes = _hashes(named, start)

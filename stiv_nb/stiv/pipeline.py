@@ -50,7 +50,7 @@ class Pipeline:
         if c.text_width != text.width:
             raise ValueError(f"the model reads text of width {c.text_width}, "
                              f"the text encoder makes {text.width}")
-        self.device = torch.device(device) if device else best_device()
+        self.device = best_device(device)
         self.model = model.to(self.device).eval()
         self.vae = vae.to(self.device).eval()
         self.text = text.to(self.device).eval()

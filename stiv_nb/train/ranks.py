@@ -105,10 +105,7 @@ def join_ranks(
     timeout:float=600., # seconds after which a message that hasn't arrived is an error
 ) -> Ranks:
     "The processes that `torchrun` started, or this one alone"
-    device = torch.device(device) if device else best_device()
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r} is not there: this torch sees no GPU; "
-                         "leave the device out or use cpu")
+    device = best_device(device)
     size = _world_size()
     if size == 1: return Ranks(device=device)
     if device.type == 'cuda': device = _own_gpu(int(os.environ['LOCAL_RANK']))
