@@ -164,7 +164,7 @@ RECIPES |= {r.run.name: r for r in _fig4()}
 # in order (STIV Fig. 4); what comes last at each resolution is fine-tuned on all patches
 PROGRESSIONS = {size: tuple(name.format(size) for name in _ORDER) for size in _SCALES}
 PROGRESSIONS = dict(fig4=tuple(r.run.name for r in _fig4()),
-                    world=('world-first', 'world-ti2v', 'world'),
+                    world=('world-first', 'world-ti2v', 'world-both', 'world'),
                     tasks=('tasks-first', 'tasks')) | PROGRESSIONS
 
 # %% ../../nbs/605_recipes.ipynb #1dd7e126

@@ -64,9 +64,13 @@ def _world_stages() -> list[Recipe]:
     # motion comes last: it is learned where the first frame leaves nothing else to draw
     ti2v = change(first, data__seed=1, condition__p_drop_image=.1, optim__cooldown=0,
                   run__name='world-ti2v', run__start='runs/world-first', run__n_steps=1500)
-    last = change(ti2v, data__seed=2, condition__p_drop_image=.55, optim__cooldown=2000,
-                  run__name='world', run__start='runs/world-ti2v', run__n_steps=3000)
-    return [first, ti2v, last]
+    both = change(ti2v, data__seed=2, condition__p_drop_image=.55, optim__cooldown=2000,
+                  run__name='world-both', run__start='runs/world-ti2v', run__n_steps=3000)
+    # how pairs lie comes after motion: now every pair says it
+    last = change(both, data__seed=3, data__n_clips=96_000, data__p_relation=1.,
+                  condition__p_drop_image=.6, optim__cooldown=5000,
+                  run__name='world', run__start='runs/world-both', run__n_steps=11_000)
+    return [first, ti2v, both, last]
 
 _GIVING = ('predict', 'upsample', 'interpolate')
 
