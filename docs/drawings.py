@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent / "nbs/drawings"
-LIGHT = dict(ink="#22252b", line="#7b8290", soft="#f1f3f7", data="#3f6fd8", noise="#a9afba",
-             given="#d98a00", text="#1f8f5f", away="#c2384a", paper="#ffffff")
+LIGHT = dict(ink="#22252b", line="#646b78", soft="#f1f3f7", data="#3a69cf", noise="#a9afba",
+             given="#9c6300", text="#18794f", away="#c2384a", paper="#ffffff")
 DARK = dict(ink="#e4e6eb", line="#8d94a3", soft="#2a2e37", data="#7aa2ff", noise="#656c79",
             given="#f0b040", text="#4fc48f", away="#ff7a8a", paper="#1e2129")
 STYLE = """

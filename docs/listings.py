@@ -23,6 +23,7 @@ def narrow(line):
     indent = re.match(" *", line)[0]
     line = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", line)
     line = re.sub(r"=(\w*)\(.{30,}?\)(?=, #|,?$)", r"=\1(…)", line)
+    line = re.sub(r"=\{.{30,}\}(?=, #|,?$)", "={…}", line)
     if len(line) <= WIDTH: return line
     parameters, mark, comment = line.partition(" # ")
     if mark and len(parameters) <= WIDTH: return f"{indent}# {comment}\n{parameters}"
@@ -83,7 +84,8 @@ def fields_table(source, name, module):
 
 def titles(code):
     "Titles that code gives its figures, as the text of a picture"
-    text = " / ".join(map(ast.literal_eval, TITLE.findall(code)))
+    found = map(ast.literal_eval, TITLE.findall(code))
+    text = " / ".join(t for t in found if not t.endswith(", "))   # one goes on behind it
     return text.translate(str.maketrans("[]", "()"))
 
 

@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -116,8 +117,13 @@ BLOCK = re.compile(r"^( *)(```+)(\w*)\n(.*?)^\1\2$", re.M | re.S)   # indent, ti
 TEST = re.compile(r"^\s*(assert |test_\w+\()", re.M)
 STRIPS = re.compile(r"\b(show_frames|explorer)\(")   # what draws film strips
 DRAWING = re.compile(r"!\[([^\]]*)\]\((drawings/\w+\.svg|nbs/drawings/\w+\.svg)\)")
-DETAILS = re.compile(r"<details><summary>(.*?)</summary>\n(.*?)\n</details>", re.S)
-HEADING_ID = re.compile(r'^#+ .*?(?:\{#|<a id=")([\w.]+)["}]', re.M)
+DETAILS = re.compile(r"<details><summary>(.*?)</summary>\n?(.*?)\n?</details>", re.S)
+HEADING_ID = re.compile(r'^(?:#+ .*?\{#|<a id=")([\w.-]+)["}]', re.M)
+SVG = re.compile(r"<svg\b.*?(?:<title>(.*?)</title>.*?)?</svg>", re.S)
+# what only the site wants of a page: its header, scripts, boxes, attributes of links and headings
+SITE_ONLY = re.compile(r'<p class="nbactions">.*?</p>\n|<(script|style)\b.*?</\1>\n?|</?div\b[^>]*>'
+                       r'|<a id="[\w.]+"></a>|(?<=\))\{(?:\.nbsrc|data-still=[^}]*)\}'
+                       r'| \{#[\w.-]+\}$| data-still="[^"]*"', re.M | re.S)
 
 
 class DocsError(Exception):
@@ -305,7 +311,8 @@ class Page:
                  "Source": f"{BLOB_URL}{rel}", "Markdown": f"markdown/{page(self.fn)}.txt"}
         linked = [f'<a href="{url}">{name}</a>' for name, url in links.items()]
         n = self.minutes
-        said = [f'about {n} minute{"s" * (n > 1)} to read', paper.link(self.cited), *linked,
+        time = "" if self.fn.stem == "index" else f'about {n} minute{"s" * (n > 1)} to read'
+        said = [time, paper.link(self.cited), *linked,
                 f"run it: <code>jupyter lab {rel}</code>"]
         return f'<p class="nbactions">{" · ".join(filter(None, said))}</p>\n'
 
@@ -375,10 +382,13 @@ class Page:
         shown = fence(code, "python") if code and opts.get("echo") != "false" else ""
         outputs = []
         alt = opts.get("fig-alt") or titles(code) or f"figure: {self.title}"
+        alts = alt.split(" | ")   # one for all pictures, or one for each
         if opts.get("output") != "false":
             plays = STRIPS.search(code) and opts.get("moves") != "false"
             twins = opts.get("dark") != "keep"
-            outputs = [self.output(o, alt, plays, twins) for o in c.get("outputs", [])]
+            for o in c.get("outputs", []):
+                each = alts[1:] and o.output_type != "stream"
+                outputs.append(self.output(o, alts.pop(0) if each else alts[0], plays, twins))
         if title := self.fold_title(c, code, any(outputs)): shown = fold(*title, shown)
         return "\n".join(filter(None, [shown, *outputs]))
 
@@ -398,6 +408,7 @@ class Page:
         "`text` with drawings in the page, where they follow its scheme, and details as its folds"
         def inline(m):
             svg = (self.fn.parent / m[2]).read_text(encoding="utf-8")
+            svg = svg.replace("grains", f"grains-{Path(m[2]).stem}")   # an id, used once a page
             return '<div class="drawing">' + re.sub(r"\n\s*", " ", svg).strip() + "</div>"
         if self.readme: return text
         def folded(m): return fold("success", m[1], m[2].strip() + "\n")
@@ -415,8 +426,8 @@ class Page:
             view = f'<script type="{VIEW}">{json.dumps(data[VIEW])}</script>'
             first = data.get("image/png")   # of an `Explorer`
             drawn = " drawn" if first and not pictures_in(base64.b64decode(first)) else ""
-            return f'<div class="nbout{drawn}">{view}</div>\n'
-        if "text/html" in data and not self.readme: return self.html(data["text/html"])
+            return f'<div class="nbout{drawn}" data-alt="{escape(alt)}">{view}</div>\n'
+        if "text/html" in data and not self.readme: return self.html(data["text/html"], alt)
         for mime, ext in MEDIA.items():
             if mime in data:
                 is_text = mime.endswith("xml")
@@ -439,13 +450,17 @@ class Page:
         box = f'<div class="stiv-strip-of" data-rows="{json.dumps(rows)}" markdown>'
         return f"{box}\n\n{shown}\n\n</div>\n"
 
-    def html(self, html):
-        "`html` as one block, its embedded pictures and clips moved to files"
+    def html(self, html, alt):
+        "`html` as one block, its pictures and clips moved to files; the text of clips is `alt`"
         def to_file(m):
             if m[2] not in MEDIA: return m[0]
             raw, ext = base64.b64decode(m[3]), MEDIA[m[2]]
             stop = f' data-still="{self.add(still(raw), "png")}"' if ext == "gif" else ""
             return f'src="{self.add(raw, ext)}"{stop}'
+        captioned = r'alt="Video: [^"]*"(?=[^>]*><figcaption>(.*?)</figcaption>)'
+        html = re.sub(captioned, r'alt="\1"', html)
+        if not alt.startswith("figure: "):
+            html = re.sub('alt="Video: [^"]*"', lambda m: f'alt="{escape(alt)}"', html)
         return f'<div class="nbout">\n{DATA_URI.sub(to_file, html).strip()}\n</div>\n'
 
     def add(self, raw, ext):
@@ -485,12 +500,16 @@ class Page:
 
     def for_site(self, text, state):
         text = SOURCE_LINK.sub("{.nbsrc}", text).replace("#LNone", "")
+        heading = re.compile(r"(?<=\{\.nbsrc\}\n\n)(#+ )(\S+)\n")
+        names = {m[2] for m in heading.finditer(text)}
         # nbdev's links of symbols are in lower case, so the headings get such ids
         def anchored(m):
-            if "__" not in m[2]: return f"{m[1]}{m[2]} {{#{m[2].lower()}}}\n"
+            lower = m[2].lower()
+            own = f"{lower}-class" if m[2] != lower and lower in names else lower   # see land
+            if "__" not in m[2]: return f"{m[1]}{m[2]} {{#{own}}}\n"
             name = m[2].replace("_", r"\_")   # Markdown would make it bold, and lose the id
-            return f'{m[1]}<a id="{m[2].lower()}"></a>{name}\n'
-        text = re.sub(r"(\{\.nbsrc\}\n\n#+ )(\S+)\n", anchored, text)
+            return f'<a id="{own}"></a>\n\n{m[1]}{name}\n'
+        text = heading.sub(anchored, text)
         text = re.sub(re.escape(DOC_URL) + r"([\w/.-]*?)\.html", r"\1.md", text)
         if state and VIEW in text:
             held = json.dumps(state).replace("</", "<\\/")
@@ -539,6 +558,10 @@ def check_site(site):
             elif u.fragment and to in pages:
                 if unquote(u.fragment) not in pages[to].ids | {"__top", "__tabbed"}:
                     bad.append(f"{where} links to {url[:80]}, which has no such heading")
+    for fn in site.glob("markdown/*.txt"):
+        for m in LINK.finditer(CODE.sub("", fn.read_text(encoding="utf-8"))):
+            if not (fn.parent / unquote(m[2])).exists():
+                bad.append(f"{fn.relative_to(site)} links to {m[2]}, which does not exist")
     if bad: raise DocsError("\n".join(dict.fromkeys(bad)))
 
 
@@ -569,13 +592,35 @@ def check_reading(pages):
 
 
 def land(text, ids):
-    "`text` with each link of a symbol on a heading that exists: a method's may be its class's"
+    """`text` with each link of a symbol on a heading that exists: a method's may be its class's;
+    a class has an id of its own where a function has its name in lower case.
+    """
     def retarget(m):
         name, _, symbol = m[2].partition("#")
         if name not in ids or not symbol: return m[0]
-        found = [s for s in (symbol, symbol.split(".")[0]) if s in ids[name]]
+        kinds = ("-class", "") if m[1][1].isupper() else ("",)
+        wanted = (s + kind for s in (symbol, symbol.split(".")[0]) for kind in kinds)
+        found = [s for s in wanted if s in ids[name]]
         return f"[{m[1]}]({name}{'#' + found[0] if found else ''})"
     return SYMBOL.sub(retarget, text)
+
+
+def plain(text):
+    "A page's Markdown as one reads it in markdown/, beside the other pages' and below the pictures"
+    def relinked(m):
+        md = m[2].endswith(".md")
+        return f"{m[1]}{m[2][:-3] + '.txt' if md else '../' + m[2]}{m[3] or ''}"
+    def bare(s): return LINK.sub(relinked, SITE_ONLY.sub("", SVG.sub(r"*\1*", s)))
+    return re.sub(r"\n{3,}", "\n\n", outside_code(bare, HELD.sub("", text)))
+
+
+def lighten(site):
+    "Search finds words and names of symbols, not code: its index is fetched with every page"
+    index = json.loads((site / "search.json").read_text(encoding="utf-8"))
+    code = re.compile(r"<pre>.*?</pre>", re.S)
+    for item in index["items"]: item["text"] = code.sub("", item["text"])
+    text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
+    write(site, {"search.json": text.encode(), "search.js": f"var __index = {text}".encode()})
 
 
 def write(folder, files):
@@ -611,7 +656,8 @@ def scheme_css():
     def rule(scheme, colours):
         values = " ".join(f"--{k}: {v};" for k, v in colours.items())
         return f'[data-md-color-scheme="{scheme}"] .drawing svg.drawing {{ {values} }}\n'
-    return rule("default", drawings.LIGHT) + rule("slate", drawings.DARK)
+    printed = f"@media print {{ {rule('slate', drawings.LIGHT)}}}\n"
+    return rule("default", drawings.LIGHT) + rule("slate", drawings.DARK) + printed
 
 
 def llms(pages):
@@ -661,6 +707,7 @@ def site():
     with open(work / "docs/assets/nb.css", "a", encoding="utf-8") as css: css.write(scheme_css())
     conf = yaml.safe_load((HERE / "mkdocs.yml").read_text(encoding="utf-8"))
     conf["nav"] = navigation({fn: p.title for fn, p in pages.items() if fn != fns[0]})
+    conf["site_url"] = DOC_URL
     text = yaml.safe_dump(conf, sort_keys=False, allow_unicode=True)
     (work / "mkdocs.yml").write_text(text, encoding="utf-8")
     build = [sys.executable, "-m", "zensical", "build", "-f", "mkdocs.yml", "--strict"]
@@ -670,8 +717,9 @@ def site():
         raise DocsError(f"zensical stopped:\n{said.strip()}")
     for fn, p in pages.items():
         write(work / "site", {f"notebooks/{fn.name}": p.copy(),
-                              f"markdown/{page(fn)}.txt": HELD.sub("", p.text).encode()})
+                              f"markdown/{page(fn)}.txt": plain(p.text).encode()})
     write(work / "site", {"llms.txt": llms(pages).encode()})
+    lighten(work / "site")
     check_site(work / "site")
     for what in player(work / "site/assets/play"): print(f"note: {what}")
     print(f"{len(pages)} pages in _site/site")

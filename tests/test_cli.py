@@ -254,11 +254,47 @@ def test_a_file_of_prompts_is_drawn_once(tiny, here):
     ('{"prompt": "a", "seed": -1}',          "list.txt, line 1: seed=-1"),
     ('{"prompt": "a", "negative": "b"}',     "list.txt, line 1: negative: word 'b'"),
     ('{"prompt": "a", "image": "none.png"}', "line 1: there is no file"),
+    ('["a", "b"]',                           "line 1: a list of JSON is not read"),
 ])
 def test_a_file_of_prompts_is_refused_whole(tiny, here, text, says):
     (here / "list.txt").write_text(text, encoding="utf-8")
     refused("sample", "--prompts", "list.txt", "--weights", tiny, says=says)
     assert [p.name for p in here.iterdir()] == ["list.txt"]
+
+
+def test_single_pictures_and_their_first_frames_are_compared_too(tiny, here):
+    (here / "list.txt").write_text(RED, encoding="utf-8")
+    common = ["sample", "--prompts", "list.txt", "--weights", tiny, "--steps", 1]
+    single = [*common, "--n-frames", 1]
+    fine(*single)
+    assert fine(*single) == "1 of 1 are there already"
+    refused(*single, "--seed", 1, says="moving-left.png was drawn with seed=0, not 1")
+    Image.new("RGB", (32, 32), "red").save("a.png")
+    fine(*common, "--image", "a.png")
+    assert fine(*common, "--image", "a.png") == "1 of 1 are there already"
+    Image.new("RGB", (32, 32), "blue").save("a.png")
+    refused(*common, "--image", "a.png", says="moving-left.mp4 was drawn with pictures=")
+
+
+def test_a_result_that_nobody_named_replaces_nothing(tiny, here):
+    for out in ([], [], ["-o", "animated.mp4"]):
+        fine("animate", RED, "--weights", tiny, "--steps", 1, *out)
+    assert {p.name for p in here.iterdir()} == {"animated.mp4", "animated-2.mp4"}
+
+
+@pytest.mark.parametrize("args, says", [
+    (["ablate", "--start", "--dry-run"],                "--dry-run runs nothing: leave one out"),
+    (["compare", ".", "--claims", "--base", "a"],       "leave out --base, --scores"),
+    (["bench", "--quick", "--device", "cpu"],           "--device cpu: only with --train"),
+    (["speedrun", "--seeds"],                           "--seeds names no seed"),
+    (["speedrun", "--seeds", "1", "--seeds", "2"],      "--seeds is given twice"),
+    (["recipe", "a", "--yaml", "--against", "b"],       "leave one out"),
+    (["eval", "toy", "--folder", "clips"],              "are both to be judged: leave one out"),
+    (["animate", RED, RED],                             "animate draws one prompt, not 2"),
+])
+def test_what_would_be_ignored_is_refused(here, args, says):
+    refused(*args, says=says)
+    assert not [*here.iterdir()]
 
 
 def test_a_video_is_drawn_again_from_itself(tiny, here, clips):

@@ -66,6 +66,8 @@ def test_lines_fit():
     assert "stiv_nb.data" not in narrow(long)
     assert narrow("a:NoneType=None, # b") == "a=None, # b"
     assert narrow("a:__main__.B=<x.y.B object at 0x7f>") == "a:B=B(…)"
+    held = {f"name-{i}": {"lr": 1e-3} for i in range(9)}
+    assert narrow(f"    bases:dict={held}, # by name") == "    bases:dict={…}, # by name"
 
 
 def test_fields_of_a_class_are_none_of_its_instances():
@@ -78,6 +80,7 @@ def test_titles_become_texts_of_pictures():
     assert titles("ax.set_title('How much \\'null\\' wants')") == "How much 'null' wants"
     assert titles('plt.title("The pass \'null\' [0, 1]")') == "The pass 'null' (0, 1)"
     assert titles("show(title='short')") == ""
+    assert titles("show(title='original, ' + ', '.join(names))") == ""   # half a title
 
 
 def test_links_that_only_share_a_name():
@@ -161,6 +164,26 @@ def test_the_header_of_a_page(monkeypatch):
     text = "".join("".join(c["source"]) for c in copied["cells"] if c["cell_type"] == "markdown")
     assert f"]({nbdocs.DOC_URL}" in text and f"]({nbdocs.RAW_URL}nbs/drawings/" in text
     assert "](drawings/" not in text and ".ipynb)" not in text
+
+
+def test_a_page_as_plain_markdown(monkeypatch):
+    monkeypatch.setenv("IN_TEST", "1")
+    import nbdocs
+    page = ('<p class="nbactions">about</p>\n# T\n\n[`f`](a.md#f), [report](results/r.html)\n\n'
+            '<div class="drawing"><svg role="img"> <title>What it is</title> <g/></svg></div>\n\n'
+            '### F {#f-class}\n\n![alt](t_files/o.png){data-still="t_files/s.png"} `[x](y.md)`\n'
+            '```text\n[x](y.md) {#z}\n```\n<script src="assets/embed.js"></script>\n')
+    assert nbdocs.plain(page) == (
+        "# T\n\n[`f`](a.txt#f), [report](../results/r.html)\n\n*What it is*\n\n"
+        "### F\n\n![alt](../t_files/o.png) `[x](y.md)`\n```text\n[x](y.md) {#z}\n```\n")
+
+
+def test_a_class_and_a_function_of_one_name_have_two_ids(monkeypatch):
+    monkeypatch.setenv("IN_TEST", "1")
+    import nbdocs
+    ids = {"a.md": {"plan", "plan-class", "plan.cost"}}
+    text = "[`Plan`](a.md#plan), [`plan`](a.md#plan), [`Plan.cost`](a.md#plan.cost)"
+    assert nbdocs.land(text, ids) == text.replace("a.md#plan)", "a.md#plan-class)", 1)
 
 
 def test_figures_with_controls_have_a_picture_where_there_are_none():

@@ -122,3 +122,9 @@ def test_answers_quickly():
         draw("a red circle moving left", steps=20)
         return time.perf_counter() - start
     assert min(seconds() for _ in range(3)) < 3
+
+
+def test_a_folder_of_that_name_hides_no_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"toy").mkdir()
+    assert stiv_nb.load("toy", device="cpu").weights["sha256"] == PIPE.weights["sha256"]

@@ -8,7 +8,7 @@
   const less = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let stopped = kept() === null ? less : kept() === "yes";
   const movers = [], buttons = [];                // functions of a tick; all play buttons
-  const stills = [], videos = [];
+  const stills = [];
 
   const show = () => {
     for (const button of buttons) {
@@ -16,7 +16,6 @@
       button.setAttribute("aria-label", stopped ? "play the clips of this page" : "stop the clips of this page");
     }
     for (const img of stills) img.src = stopped ? img.dataset.still : img.dataset.moving;
-    for (const video of videos) stopped ? video.pause() : video.play().catch(() => {});
   };
   const button = () => {
     const b = document.createElement("button");
@@ -61,7 +60,24 @@
     source.src = img.getAttribute("src");
   };
 
+  // Figures with sliders are drawn late and say nothing: labels and what the page knows become names
+  const name = (box) => {
+    for (const handle of box.querySelectorAll("[role=slider]")) {
+      const slider = handle.closest(".widget-slider");   // its label stands in it or before it
+      const said = slider.querySelector(".widget-label").textContent || slider.previousElementSibling?.textContent;
+      handle.setAttribute("aria-label", (said || "").trim());
+    }
+    for (const img of box.querySelectorAll("img")) img.alt = box.dataset.alt;
+  };
+
   const start = () => {
+    for (const box of document.querySelectorAll(".nbout[data-alt]")) {
+      new MutationObserver(() => name(box)).observe(box, {childList: true, subtree: true});
+    }
+    if (location.protocol === "file:") for (const play of document.querySelectorAll(".stiv-play")) {
+      play.prepend("A page that is opened as a file can't run the model. In the site's folder, " +
+                   "start python -m http.server, and open localhost:8000/export.html.");
+    }
     document.querySelectorAll(".stiv-strip-of").forEach(strip);
     document.querySelectorAll("img[data-still]").forEach((img) => {
       img.dataset.moving = img.getAttribute("src");
@@ -71,7 +87,6 @@
       img.replaceWith(box);
       box.append(img, button());
     });
-    videos.push(...document.querySelectorAll("video[autoplay]"));
     show();
     let tick = 0;
     setInterval(() => { if (!stopped) { tick++; movers.forEach(m => m(tick)); } }, 1000/RATE);

@@ -130,6 +130,7 @@ def save_long(
     path,       # .mp4 or .webm file to write
     fps:float=8, # frames per second
     report=None, # called as report(frames written)
+    over:bool=True, # replaces an older file; False: takes the first free name, such as x-2.mp4
 ) -> Path:
     "Writes a video as it is drawn: no more of it is in memory than a few windows"
     path = Path(path)
@@ -138,7 +139,8 @@ def save_long(
             n += len(part)
             if report: report(n)
             yield enlarge(part, player_scale(*part.shape[-2:]))
-    return atomic_write(path, lambda tmp: stream_video(str(tmp), told(), fps, path.suffix.lower()))
+    def write(tmp): stream_video(str(tmp), told(), fps, path.suffix.lower())
+    return atomic_write(path, write, over)
 
 # %% ../../nbs/780_long.ipynb #2746dd23
 def over_time(

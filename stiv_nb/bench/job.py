@@ -8,8 +8,6 @@ __all__ = ['TABLES', 'cut_depth', 'fitting', 'settings', 'bench_recipe', 'rows_t
 # %% ../../nbs/940_job.ipynb #7072b1c5
 from dataclasses import replace
 
-import torch
-
 from .passes import guidance_rows, guidance_table
 from .sharded import sharded_rows, sharded_table
 from .throughput import Setting, gpu_kind, keep_rows, train_rows, train_table

@@ -10,11 +10,10 @@ __all__ = ['CONTESTS', 'read_film', 'cmd_predict', 'cmd_upsample', 'cmd_between'
 from pathlib import Path
 
 from .main import check_out, command
+from .prompts import target, texts_of
 from ..core.checks import check_choice, check_number, check_seed
 
 # %% ../../nbs/967_apps.ipynb #7fcfb4ed
-_FILMS = ('.mp4', '.webm', '.gif', '.png')
-
 def read_film(
     file:str,            # a video, a GIF or a folder of pictures
     pipe,                # a `Pipeline`, for size and frame rate
@@ -28,8 +27,7 @@ def read_film(
     if not Path(file).exists(): raise FileNotFoundError(f'there is no file {file}')
     there = -(-video_size(file, whole=False).frames // every)
     n = there if until is None else check_number('until', until, 1, there, whole=True)
-    clip, _ = read_video(file, n, every, 0, pipe.defaults.size)
-    return Video.from_clip(clip, pipe.defaults.fps)
+    return Video.from_clip(read_video(file, n, every, 0, pipe.defaults.size)[0], pipe.defaults.fps)
 
 @command('stiv predict clip.mp4 --until 4 --n-new 12 -o longer.mp4')
 def cmd_predict(
@@ -39,20 +37,20 @@ def cmd_predict(
     until:int=None,      # first frames of the file that count; if left out, all
     every:int=1,         # take each N-th frame of the file
     prompt:str=None,     # what happens; if left out, the frames say enough
-    out:str='predicted.mp4', # .mp4, .webm, .gif or .png (film strip)
+    out:str=None, # .mp4, .webm, .gif, .png (film strip); if left out, predicted.mp4 or a free name
     weights:str='tasks', # "tasks", the folder of a pipeline or run, or USER/NAME on the Hub
     steps:int=None,      # number of solver steps
     seed:int=0,          # seed of the noise
 ):
     "Draws what comes next, window after window"
-    path = check_out(Path(out), _FILMS)
+    path, over = target(out, 'predicted.mp4')
     seed = check_seed('seed', seed)
     from stiv_nb.apps.predict import continue_video
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
     video = read_film(file, pipe, until, every)
     longer = continue_video(pipe, video, n_new, prompt, n_given, seed, steps=steps)
-    print(f'{longer.save(path)} ({longer}, the last {n_new} drawn)')
+    print(f'{longer.save(path, over=over)} ({longer}, the last {n_new} drawn)')
 
 @command('stiv upsample clip.mp4 --factor 4 -o smooth.mp4')
 def cmd_upsample(
@@ -61,32 +59,32 @@ def cmd_upsample(
     until:int=None,      # first frames of the file that count; if left out, all
     every:int=1,         # take each N-th frame of the file
     prompt:str=None,     # what happens; if left out, the frames say enough
-    out:str='upsampled.mp4', # .mp4, .webm, .gif or .png (film strip)
+    out:str=None, # .mp4, .webm, .gif, .png (film strip); if left out, upsampled.mp4 or a free name
     weights:str='tasks', # "tasks", the folder of a pipeline or run, or USER/NAME on the Hub
     steps:int=None,      # number of solver steps
     seed:int=0,          # seed of the noise
 ):
     "Draws the frames between frames: twice the rate, or more by cascade"
-    path = check_out(Path(out), _FILMS)
+    path, over = target(out, 'upsampled.mp4')
     seed = check_seed('seed', seed)
     from stiv_nb.apps.upsample import upsample
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
     smooth = upsample(pipe, read_film(file, pipe, until, every), factor, prompt, seed=seed,
                       steps=steps)
-    print(f'{smooth.save(path)} ({smooth})')
+    print(f'{smooth.save(path, over=over)} ({smooth})')
 
 @command('stiv between first.png last.png -o between.mp4')
 def cmd_between(
     pictures:tuple[str, ...], # two pictures or more, in order
     prompt:str=None,          # what happens; if left out, the pictures say enough
-    out:str='between.mp4',    # .mp4, .webm, .gif or .png (film strip)
+    out:str=None, # .mp4, .webm, .gif, .png (film strip); if left out, between.mp4 or a free name
     weights:str='tasks',      # "tasks", the folder of a pipeline or run, or USER/NAME on the Hub
     steps:int=None,           # number of solver steps
     seed:int=0,               # seed of the noise
 ):
     "Draws what happens between pictures: six frames in each gap, for a model of eight"
-    path = check_out(Path(out), _FILMS)
+    path, over = target(out, 'between.mp4')
     seed = check_seed('seed', seed)
     if len(pictures) < 2:
         raise ValueError(f'{len(pictures)} pictures leave nothing between them: give two or more')
@@ -99,7 +97,7 @@ def cmd_between(
     frames = [read_image(file, pipe.defaults.size) for file in pictures]
     drawn = fill(pipe, frames, pipe.defaults.stride, prompt, seed, steps=steps)
     film = Video(torch.stack(drawn), fps=pipe.defaults.fps)
-    print(f'{film.save(path)} ({film})')
+    print(f'{film.save(path, over=over)} ({film})')
 
 @command('stiv long "a red circle moving right" --n-frames 200 -o film.mp4')
 def cmd_long(
@@ -107,52 +105,52 @@ def cmd_long(
     n_frames:int=100,        # frames of the film
     levels:int=2,            # 1: key frames alone; each level more puts six frames into every gap
     image:str=None,          # picture that becomes the first frame
-    out:str='long.mp4',      # .mp4 or .webm, written as it is drawn
+    out:str=None, # .mp4 or .webm, written as it is drawn; if left out, long.mp4 or a free name
     weights:str='tasks',     # "tasks", the folder of a pipeline or run, or USER/NAME on the Hub
     steps:int=None,          # number of solver steps
     seed:int=0,              # seed of the noise
 ):
     "Draws a film of any length: key frames, then what lies between"
-    path = check_out(Path(out), ('.mp4', '.webm'))
+    path, over = target(out, 'long.mp4', ('.mp4', '.webm'))
     seed = check_seed('seed', seed)
     if not prompt:
         raise ValueError('say what to draw, such as: stiv long "a red circle moving right"')
-    prompts = [*prompt] if any(' ' in p for p in prompt) else [' '.join(prompt)]
+    prompts = texts_of(prompt)
     from stiv_nb.apps.long import film_fps, long_frames, save_long
     from stiv_nb.core.progress import Bar
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
     bar = Bar('frames')
     parts = long_frames(pipe, prompts, n_frames, image, levels, seed=seed, steps=steps)
-    save_long(parts, path, film_fps(pipe, levels), report=lambda n: bar(n, n_frames))
+    path = save_long(parts, path, film_fps(pipe, levels), lambda n: bar(n, n_frames), over)
     print(f'{path} ({n_frames} frames)')
 
 @command('stiv views cube.png -o views.png')
 def cmd_views(
     file:str,            # a picture
-    out:str='views.png', # .png (film strip), .mp4, .webm or .gif
+    out:str=None, # .png (film strip), .mp4, .webm or .gif; if left out, views.png or a free name
     weights:str='views', # "views", the folder of a pipeline or run, or USER/NAME on the Hub
     steps:int=None,      # number of solver steps
     seed:int=0,          # seed of the noise
 ):
     "Draws what a picture's thing looks like from six sides"
-    path = check_out(Path(out), _FILMS)
+    path, over = target(out, 'views.png')
     seed = check_seed('seed', seed)
     from stiv_nb.apps.around import draw_views
     from stiv_nb.stiv.pipeline import load
     video = draw_views(load(weights), file, seed, steps=steps)
-    print(f'{video.save(path)} (the picture, six views)')
+    print(f'{video.save(path, over=over)} (the picture, six views)')
 
 @command('stiv classes left up --weights runs/classes -o classes.png')
 def cmd_classes(
     labels:tuple[str, ...], # classes, such as left; if left out, all that the model has
-    out:str='classes.png',  # .png: a film strip for each
+    out:str=None, # .png: a film strip for each; if left out, classes.png or a free name
     weights:str='runs/classes', # the folder of a pipeline or run, or USER/NAME on the Hub
     steps:int=None,         # number of solver steps
     seed:int=0,             # seed of the noise
 ):
     "Draws a clip of each class"
-    path = check_out(Path(out), ('.png',))
+    path, over = target(out, 'classes.png', ('.png',))
     seed = check_seed('seed', seed)
     from stiv_nb.apps.classes import draw_classes
     from stiv_nb.data.video import save_frames
@@ -160,44 +158,45 @@ def cmd_classes(
     pipe = load(weights)
     names = [*labels] or [*getattr(pipe.text.config, 'words', ())]
     videos = draw_classes(pipe, names, seed, steps=steps)
-    print(f'{save_frames(path, videos, titles=names)} ({len(videos)} classes)')
+    print(f'{save_frames(path, videos, over, titles=names)} ({len(videos)} classes)')
 
 @command('stiv camera portrait.jpg --move closer --slow -o closer.mp4')
 def cmd_camera(
     file:str,             # a photograph; its middle becomes the first frame
     move:str='left',      # of the camera: left, right, up, down, closer, back or still
     slow:bool=False,      # half the way
-    out:str='camera.mp4', # .mp4, .webm, .gif or .png (film strip)
+    out:str=None, # .mp4, .webm, .gif, .png (film strip); if left out, camera.mp4 or a free name
     weights:str='photo',  # "photo", the folder of a pipeline or run, or USER/NAME on the Hub
     steps:int=None,       # number of solver steps
     seed:int=0,           # seed of the noise
 ):
     "Animates a photograph with a move of the camera"
-    path = check_out(Path(out), _FILMS)
+    path, over = target(out, 'camera.mp4')
     seed = check_seed('seed', seed)
     from stiv_nb.apps.own_photo import move_camera
     from stiv_nb.stiv.pipeline import load
     video = move_camera(load(weights), file, move, slow, seed, steps=steps)
-    print(f'{video.save(path)} ({video})')
+    print(f'{video.save(path, over=over)} ({video})')
 
 @command('stiv animate "a red circle moving right" -o film.mp4')
 def cmd_animate(
     prompt:tuple[str, ...],  # what to draw, in words
     painter:str=None,        # weights that draw the first frame; if left out, the same
-    out:str='animated.mp4',  # .mp4, .webm, .gif or .png (film strip)
+    out:str=None, # .mp4, .webm, .gif, .png (film strip); if left out, animated.mp4 or a free name
     weights:str='toy',       # "toy", the folder of a pipeline or run, or USER/NAME on the Hub
     steps:int=None,          # number of solver steps
     seed:int=0,              # seed of the noise
 ):
     "Draws a picture from words, then a video from words and picture"
-    path = check_out(Path(out), _FILMS)
+    path, over = target(out, 'animated.mp4')
     seed = check_seed('seed', seed)
+    text, *more = texts_of(prompt)
+    if more: raise ValueError(f'animate draws one prompt, not {len(prompt)}: leave out the rest')
     from stiv_nb.apps.picture import picture_first
     from stiv_nb.stiv.pipeline import load
-    pipe = load(weights)
     other = None if painter is None else load(painter)
-    video = picture_first(pipe, ' '.join(prompt), other, seed, steps=steps)
-    print(f'{video.save(path)} ({video})')
+    video = picture_first(load(weights), text, other, seed, steps=steps)
+    print(f'{video.save(path, over=over)} ({video})')
 
 # %% ../../nbs/967_apps.ipynb #8130fb1c
 def _world(**fields):

@@ -84,6 +84,7 @@ def cmd_speedrun(
     from stiv_nb.apps.speedrun import records_table
     from stiv_nb.cli.launch import in_ranks
     for seed in seeds: check_seed('seed', seed)
+    if not seeds: raise ValueError('--seeds names no seed: give one or more, such as --seeds 0 1 2')
     check_number('captions', captions, 1, 10**6, whole=True)
     check_out_folder(Path(out).parent).mkdir(parents=True, exist_ok=True)
     path = check_out(Path(out), ('.jsonl',))
@@ -132,7 +133,7 @@ def _bench_recipe(name:str, kind:str, device:str|None, **options):
     print(rows_table(rows))
 
 # %% ../../nbs/977_jobs.ipynb #df6f910a
-def _check_bench(quick, peer, train, json, guidance, fsdp, **of_train):
+def _check_bench(quick, peer, train, json, device, guidance, fsdp, **of_train):
     "Refuses options that don't go together"
     training = train is not None
     if quick + peer + training > 1:
@@ -141,6 +142,8 @@ def _check_bench(quick, peer, train, json, guidance, fsdp, **of_train):
         raise ValueError('--guidance, --fsdp and --profile exclude each other; choose one')
     if training and json is not None:
         raise ValueError('--train keeps rows: name their file with --rows')
+    if device is not None and not (training or peer):
+        raise ValueError(f'--device {device}: only with --train RECIPE or --peer')
     options = dict(guidance=guidance, fsdp=fsdp, **of_train)
     stray = [f'--{k}' for k, v in options.items() if v not in (None, False)]
     if stray and not training: raise ValueError(f"{', '.join(stray)}: only with --train RECIPE")
@@ -161,7 +164,7 @@ def cmd_bench(
     device:str=None,    # cpu or cuda; if left out, --train takes the best there is, --peer the CPU
 ):
     "Measures how fast this machine multiplies, trains and samples, and where the time goes"
-    _check_bench(quick, peer, train, json, guidance, fsdp, profile=profile, batch=batch,
+    _check_bench(quick, peer, train, json, device, guidance, fsdp, profile=profile, batch=batch,
                  depth=depth, rows=rows, seconds=seconds)
     if device is not None: check_choice('device', device, ('cpu', 'cuda'))
     if batch is not None: check_number('batch', batch, 1, 2**20, whole=True)

@@ -101,8 +101,7 @@ def by_toy(
     asked:Asked, # what to judge
 ) -> dict:       # from `result_of`
     "The toy bench for weights, or the oracle's view of a folder of clips"
-    if asked.folder is not None: return _oracle_view(Path(asked.folder))
-    if is_clips(asked.judged): return _oracle_view(Path(asked.judged))
+    if 'folder' in asked or is_clips(asked.judged): return _oracle_view(Path(asked.judged))
     from stiv_nb.core.progress import Bar
     from stiv_nb.data.shapes import ShapeWorld
     from stiv_nb.data.worlds import WORLDS
@@ -113,12 +112,11 @@ def by_toy(
     chosen |= asked.given(*chosen)
     check_choice('world', chosen['world'], WORLDS)
     n = check_number('n', chosen['n'], 1, 1_000_000, whole=True)
-    seed = check_seed('seed', chosen['seed'])
     from stiv_nb.stiv.pipeline import load
     pipe = load(asked.judged)
     d = pipe.defaults
     world = ShapeWorld(size=d.size, n_frames=d.n_frames, stride=d.stride, split=chosen['split'],
-                       seed=seed, **WORLDS[chosen['world']])
+                       seed=chosen['seed'], **WORLDS[chosen['world']])
     judged = evaluate(pipe, world, n, task=chosen['task'], report=Bar('sample'), **sampling)
     best = ceiling(pipe.vae, world, n)
     print(table([best, judged]))
@@ -244,7 +242,7 @@ def by_vbench(
         else:
             _needed(asked, 'drawn', f'a folder for the {len(wanted)} clips')
             pipe, videos, more = _pipe(asked, Path())
-            draw_wanted(pipe, wanted, videos, asked.seed or 0, report=Bar('draw'),
+            draw_wanted(pipe, wanted, videos, asked.seed or 0, report=Bar('draw'), among=True,
                         **asked.given(*_SAMPLING))
         if (videos/'clips').is_dir(): videos = videos/'clips'
         vbench.check_clips(videos, wanted)
@@ -269,8 +267,7 @@ _DRAWN = ('drawn', *_SAMPLING)                                               # b
 _NET = ('real', 'env', 'model', 'model_weights')                             # who measures
 _VBENCH = ('info', 'n', 'seed', 'dimensions', 'env', 'device', 'results', 'boot', *_DRAWN)
 
-def _suite(judge:Callable, name:str, *takes:str) -> Suite:
-    return Suite(lambda asked: judge(asked, name), takes)
+def _suite(judge, name, *takes): return Suite(lambda asked: judge(asked, name), takes)
 
 SUITES = {
     'toy': Suite(by_toy, ('n', 'seed', 'split', 'task', 'world', 'folder', *_SAMPLING)),
@@ -293,7 +290,7 @@ def _idle(asked:Asked, suite:str) -> list: # options that are not read where cli
 
 @command('stiv eval toy --n 256 --split held_out --task ti2v')
 def cmd_eval(
-    judged:str='toy',     # "toy", a pipeline's or run's folder, Hub USER/NAME, or a folder of clips
+    judged:str=None,      # "toy" if left out, folder of a pipeline or run, Hub USER/NAME, or clips
     suite:str='toy',      # toy, photo, fvd, fid, clip, pairs, msrvtt, ucf101, vbench, vbench-i2v
     out:str=None,         # .json for what was found: metrics with intervals, n, seed and protocol
     n:int=None,           # clips: toy, photo 256, msrvtt 2048, else all; of a VBench prompt 5
@@ -325,6 +322,9 @@ def cmd_eval(
 ):
     "Judges weights or clips by a suite: toy world, FVD and its like, public sets, VBench"
     asked = Asked({k: v for k, v in locals().items() if k != 'suite' and v is not None})
+    if judged is not None and folder is not None:
+        raise ValueError(f'{judged} and --folder {folder} are both to be judged: leave one out')
+    asked.setdefault('judged', asked.get('folder', 'toy'))
     check_choice('suite', suite, SUITES)
     check_used(asked, suite, SUITES[suite].takes)
     for name in asked.given(*_idle(asked, suite)):

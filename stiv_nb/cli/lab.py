@@ -55,6 +55,8 @@ def cmd_ablate(
     "Puts a claim of the paper to the test; stopped, the same command goes on"
     from stiv_nb.core.checks import check_choice
     check_choice('code', code, ('same', 'any'))
+    if start and dry_run:
+        raise ValueError('--start makes the start, --dry-run runs nothing: leave one out')
     if list or not (name or start): return _list()
     if limit is not None: check_number('limit', limit, 0, 10**7)
     if not name: return _make_start(start_folder, ())
@@ -94,6 +96,8 @@ def cmd_compare(
     if claims:
         from stiv_nb.lab.verdicts import claims_table, claims_text
         if len(places) > 1: raise ValueError('--claims reads one folder')
+        if base is not None or scores:
+            raise ValueError('--claims has bases and scores of its own: leave out --base, --scores')
         return print((claims_table if markdown else claims_text)(places[0], code))
     from stiv_nb.lab.compare import compare, markdown as as_markdown
     found = compare([*places], base, [*scores] or None, code)

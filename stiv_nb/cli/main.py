@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_origin
 
 from .. import __version__
 from ..core.checks import did_you_mean, one_line
@@ -122,7 +122,7 @@ def _check_repeats(f:Callable, args:list[str]):
     names = [arg.split('=')[0].replace('_', '-') for arg in args]
     for p in inspect.signature(f).parameters.values():
         option = f'--{p.name}'.replace('_', '-')
-        if p.annotation == tuple[str, ...] and names.count(option) > 1:
+        if get_origin(p.annotation) is tuple and names.count(option) > 1:
             raise ValueError(f"{option} is given twice; name all values after one: {option} A B")
 
 def parse(

@@ -57,6 +57,8 @@ def cmd_recipe(
     from stiv_nb.train.recipe import described, differences, to_yaml
     from stiv_nb.train.planner import recipe_lines
     from stiv_nb.train.setup import open_recipe
+    if yaml and against:
+        raise ValueError(f'--yaml writes a recipe, --against {against} what differs: leave one out')
     if list or not name:
         for line in recipe_lines(): print(line, flush=True)   # each as soon as it is counted
         return
@@ -180,7 +182,7 @@ def _trained(r, folder:Path, there:bool, ranks) -> tuple: # the finished `Run`, 
 @command('stiv plan stiv-256-m --gpu h100 --gpus 64')
 def cmd_plan(
     recipe:str,       # a recipe, a YAML file, or a run's folder; fields can follow as --part.field
-    gpu:str='h200',   # b200, h200, h100, a100, l40s, 4090 or 3090
+    gpu:str='h200',   # b200, h200, h100, a100, l40s, 4090, 3090 or t4
     gpus:int=1,       # number of GPUs
     mfu:float=.35,    # share of the GPU's peak that is reached
     **fields,

@@ -18,7 +18,8 @@ from ..core.checks import check_choice, check_number
 @command('stiv sample "a red circle moving left" -o circle.mp4')
 def cmd_sample(
     prompt:tuple[str, ...],    # what to draw: a video per quoted text; bare words make one together
-    prompts:str=None,          # file: a prompt a line, or JSON with prompt, negative, seed, image
+    # file: a prompt a line, or a line of JSON each with prompt, negative, seed, image
+    prompts:str=None,
     like:str=None,             # video that says how it was made: this is done again
     negative:str=None,         # what not to draw: guidance leads away from it
     image:str=None,            # picture that becomes the first frame

@@ -80,6 +80,9 @@ class TextConfig:
             raise ValueError(f"text.width={self.width} must be a multiple of heads={self.heads}")
         for word in self.words:
             if not isinstance(word, str): raise ValueError(f"text.words has {word!r}, not a word")
+            if self.kind == 'label': good = word.strip()
+            else: good = word == word.lower() and re.fullmatch(r'[^\W_]+', word)
+            if not good: raise ValueError(f"text.words has {word!r}, which no caption could say")
         if self.kind == 'label' and len(self.words) >= self.width:
             raise ValueError(f"{len(self.words)} labels and none need text of width "
                              f"{len(self.words) + 1} or more; it is {self.width}")
@@ -227,6 +230,8 @@ def train_text(
     report=None,       # called as report(step, n_steps, loss=…) after each step; None: silent
 ) -> nn.Module:        # `TinyText`, or `BagOfWords`, in eval mode
     "A text encoder trained from nothing against clips (ours)"
+    if config.kind == 'label':
+        raise ValueError("text.kind='label' has no weights to train: use config.build()")
     torch.manual_seed(seed)
     enc = config.build()
     tower = ClipTower(world.n_frames, world.size, config.width)

@@ -135,6 +135,8 @@ def store_statistics(
     z = vae.encode(clips)
     vae.mean.copy_(z.mean((0, 1, 3, 4)))
     vae.std.copy_(z.std((0, 1, 3, 4)))
+    if not (vae.std > 0).all():
+        raise ValueError('a latent channel is the same in all clips: take more, or other clips')
     return vae
 
 # %% ../../nbs/180_vae.ipynb #fef02e50

@@ -14,6 +14,7 @@ import math
 import types
 import typing
 import unicodedata
+from numbers import Real
 from typing import Literal
 
 # %% ../../nbs/010_checks.ipynb #45929d37
@@ -65,7 +66,7 @@ def check_number(
 ):                    # the value, as int or float
     "`value` if it is a finite number between `low` and `high`"
     kind = 'a whole number' if whole else 'a number'
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    good = isinstance(value, Real) and not isinstance(value, bool)
     good = good and low <= value <= high and abs(value) != math.inf
     if not good or (whole and value != int(value)):
         limits = f'{_limit(low)} to {_limit(high)}'

@@ -31,7 +31,7 @@ def best_device(
         ['cpu', *['mps']*mps, *(f'cuda:{i}' for i in range(n_gpus))]))
     try: device = torch.device(asked)
     except (RuntimeError, TypeError): raise missing from None
-    there = dict(cuda=(device.index or 0) < n_gpus, mps=mps)   # asked without touching a GPU
+    there = dict(cuda=0 <= (device.index or 0) < n_gpus, mps=mps)   # asked without touching a GPU
     if not there.get(device.type, True): raise missing
     return device
 
@@ -106,7 +106,8 @@ def find_gpu(
     name:str,      # as the driver names a device, such as "NVIDIA H100 80GB HBM3"
 ) -> GPU|None:     # None for a kind that is not in the table
     "The entry of `GPUS` for a device"
-    return next((gpu for kind, gpu in GPUS.items() if kind in name.lower()), None)
+    words = re.findall(r'\w+', name.lower())
+    return next((gpu for kind, gpu in GPUS.items() if kind in words), None)
 
 # %% ../../nbs/040_machine.ipynb #9842526d
 def hub_answers(

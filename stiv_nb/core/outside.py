@@ -140,6 +140,8 @@ def parse_yaml(
         at = getattr(e, 'problem_mark', None)
         line = f' (line {at.line + 1})' if at else ''
         raise ValueError(f"not YAML: {str(e).splitlines()[0]}{line}") from None
+    except (AttributeError, IndexError, KeyError, TypeError) as e:
+        raise ValueError(f"not YAML: a value does not fit its !!tag ({type(e).__name__})") from None
 
 # %% ../../nbs/035_outside.ipynb #5b3b0d65
 def import_extra(

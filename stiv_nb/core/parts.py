@@ -50,7 +50,7 @@ class Parts:
         if done < _SOON*total: return None
         now = self.clock()
         pace = own = (now - self.start)/done
-        if self.share: own = (now - self.begun)/(self.share*present)
+        if self.share and present: own = (now - self.begun)/(self.share*present)
         mixed = self.share*own + (1 - self.share)*pace
         return mixed*(1 - self.share)*present + pace*(total - before - present)
 

@@ -29,13 +29,15 @@ from .outside import parse_json
 # %% ../../nbs/036_server.ipynb #8f392f68
 def _check_address(address:str): # raises without quoting what may be a secret
     shown = re.split('[?#]', address.rpartition('@')[2])[0]   # without user, password and query
-    try: parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+        parts.port       # a `ValueError` unless it is a number, or left out
     except ValueError: parts = urlsplit('')
     if '@' in parts.netloc:
         raise ValueError(f"server.address names a user or a password for {shown}; "
                          "leave them out, and name an environment variable in server.key_from")
-    good = parts.scheme in ('http', 'https') and parts.hostname and not re.search('[?#]', address)
-    if good: return
+    plain = address.isascii() and not re.search(r'[?#\s]', address)
+    if parts.scheme in ('http', 'https') and parts.hostname and plain: return
     raise ValueError(f"server.address={shown!r} is no address; write it as http://HOST:PORT/v1, "
                      "without ? or # behind it")
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..core.checks import check_number, escaped
 from .folder import caption_lines
-from .films import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from .films import VIDEO_SUFFIXES, is_picture, read_film
 from .pictures import check_cut, resized, sides, video_size
 
 # %% ../../nbs/135_check.ipynb #ea75ace4
@@ -40,6 +40,10 @@ def _cuts_line(cuts) -> str: # their mean, and where the least is kept
     return line
 
 # %% ../../nbs/135_check.ipynb #b7d36706
+def _fitted(line, most=300): # a line without its middle where it is long: the reason comes last
+    half = most // 2
+    return line if len(line) <= most else f'{line[:half - 3]} … {line[-half:]}'
+
 @dataclass(frozen=True)
 class FolderReport:
     "What `check_folder` found; `print` shows it"
@@ -58,13 +62,13 @@ class FolderReport:
                   count(len(self.problems), 'problem')]
         lines = [f"{self.folder}: {', '.join(counts)}", *(f"  {p}" for p in self.problems)]
         if self.cuts: lines.insert(1, f"  {_cuts_line(self.cuts)}")
-        return '\n'.join(escaped(line)[:300] for line in lines)
+        return '\n'.join(_fitted(escaped(line)) for line in lines)
 
 # %% ../../nbs/135_check.ipynb #68f102d2
 def _clip_problem(path, need): # the clip's `VideoSize` or None, and what is wrong with it or None
     try: film = video_size(path)
     except FileNotFoundError: return None, "is missing"
-    except ValueError as e: return None, str(e).replace(str(path), '').strip(' :')
+    except ValueError as e: return None, str(e).replace(str(path), '').strip(' :/\\')
     frames = f"{film.frames} frame{'s'*(film.frames != 1)}"
     return film, f"has {frames}, {need} are needed" if film.frames < need else None
 
@@ -77,7 +81,13 @@ def _caption_problems(caption, max_words, vocabulary): # what is wrong with one 
     unknown = sorted(set(words) - set(vocabulary))
     if unknown: yield f"words unknown to the vocabulary: {', '.join(unknown)}"
 
-def _holds_pictures(path): return any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir())
+def _form_problem(path): # what is wrong with the form of a clip's pixels, or None
+    aspect = read_film(path, lambda film: film.aspect)
+    if abs(aspect - 1) < .02: return None   # less is an encoder's rounding
+    return (f"has pixels {aspect:.2f} times as wide as high, which are taken for squares; "
+            "FFmpeg's -vf scale=iw*sar:ih,setsar=1 makes them so")
+
+def _holds_pictures(path): return any(map(is_picture, path.iterdir()))
 
 def _unlisted(folder, listed): # clips in the folder that no line names
     above = {folder for file in listed for folder in file.parents}   # of single pictures
@@ -120,6 +130,8 @@ def check_folder(
         else:
             lengths.append(film.frames)
             cuts.append(_cut(file, film, need, size))
+            form = _form_problem(folder/file)
+            if form: problems.append(f"{place}: {file} {form}")
         for wrong in _caption_problems(row['caption'], max_words, vocabulary):
             problems.append(f"{place}: {wrong}")
     for name in _unlisted(folder, places):

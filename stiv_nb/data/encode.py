@@ -134,10 +134,13 @@ def encode_video(
 
 # %% ../../nbs/095_encode.ipynb #c9ae6bb4
 def encode_png(
-    frame:Tensor, # (3, H, W) uint8
-) -> bytes:       # the whole file
+    frame:Tensor,   # (3, H, W) uint8
+    comment:str='', # kept in the file's text, beside the pixels
+) -> bytes:         # the whole file
     "One picture as a PNG file in memory, exact"
-    from PIL import Image
-    file = io.BytesIO()
-    Image.fromarray(rearrange(frame, 'c h w -> h w c').contiguous().numpy()).save(file, 'png')
+    from PIL import Image, PngImagePlugin
+    file, text = io.BytesIO(), PngImagePlugin.PngInfo()
+    if comment: text.add_itxt('Comment', comment)
+    picture = Image.fromarray(rearrange(frame, 'c h w -> h w c').contiguous().numpy())
+    picture.save(file, 'png', pnginfo=text)
     return file.getvalue()

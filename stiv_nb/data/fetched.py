@@ -49,8 +49,11 @@ class Videos:
         if not found: raise ValueError(f'{file} is not there')
         raise ValueError(f'{file} may be any of {len(found)} files of that name')
 
-def _check_clips(name:str): # raises for a set that has no clips to be read
+def _check_clips(name:str, place): # raises for a set without clips, or a table that isn't read
     preset = find_preset(name)
+    if preset.walked and place is not None:
+        raise ValueError(f"{preset.title} has no table, its folder of videos is all: "
+                         f"leave out the table {place}")
     if preset.holds == 'clips': return
     has = dict(films='lists films on the web, not clips', prompts='holds prompts, no videos')
     raise ValueError(f"{preset.title} {has[preset.holds]}: {preset.fetch}")
@@ -65,7 +68,7 @@ class PresetStream(ClipStream):
         n_clips:int, # rows to count with, from the first
         **cut,       # size, n_frames and stride of `ClipStream`
     ):
-        _check_clips(name)
+        _check_clips(name, place)
         super().__init__(clips, n_clips, **cut)
         self.name = name
         self.place = clips if find_preset(name).walked else place
@@ -105,7 +108,7 @@ def make_preset(
     out,      # folder to be made
 ) -> Made:
     "A public set as a folder that `VideoFolder` and the data engine read"
-    _check_clips(name)
+    _check_clips(name, place)
     videos, out = Videos(clips), Path(out)
     if find_preset(name).walked: place = clips
     if os.path.lexists(out): raise ValueError(f'{out} exists; choose another folder')

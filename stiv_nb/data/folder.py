@@ -101,13 +101,16 @@ def _write_clips(folder, clips, captions, fps, suffixes): # into a folder, capti
     atomic_write(folder/'captions.jsonl', ''.join(lines))
 
 # %% ../../nbs/130_folder.ipynb #29cb7331
+def _holds_files(folder): # whether there is more in it than what begins with a dot
+    return os.path.isdir(folder) and any(p.name[0] != '.' for p in folder.iterdir())
+
 def write_folder(
     folder,                # made where missing
     clips,                 # iterable of `Video` or (f, 3, H, W) float in [-1, 1] or uint8
     captions,              # one text per clip
     fps:float=8,           # frames per second in the files
     suffix='.mp4',         # ".mp4", ".webm", ".gif", "" for PNG pictures; or a list, used in turn
-    overwrite:bool=False,  # replace an existing captions.jsonl
+    overwrite:bool=False,  # replace an existing captions.jsonl, and clips of the same names
 ):                         # the folder's `Path`
     "Clips and captions as a folder that `VideoFolder` reads; small clips are stored enlarged"
     folder = Path(folder)
@@ -120,6 +123,8 @@ def write_folder(
     for s in suffixes: check_choice('suffix', s, (*CODECS, ''))
     if os.path.lexists(target) and not overwrite:
         raise ValueError(f"{target} exists: choose another folder, or overwrite=True")
+    if _holds_files(folder/'clips') and not overwrite:
+        raise ValueError(f"{folder/'clips'} holds files: choose another folder, or overwrite=True")
     for place in (folder.parent, folder, folder/'clips'): sweep(place)
     if os.path.lexists(folder):
         _write_clips(folder, clips, captions, fps, suffixes)
@@ -262,7 +267,7 @@ def make_samples(
     seed:int=0,           # seed of the toy world
     size:int=32,          # side of the clips
     n_frames:int=8,       # frames per clip
-    overwrite:bool=False, # replace an existing captions.jsonl
+    overwrite:bool=False, # replace an existing captions.jsonl, and clips of the same names
 ):                        # the folder's `Path`
     "Toy clips with captions as a folder: mp4, GIF, WebM and pictures in turn"
     check_number('n', n, 1, 10_000, whole=True)   # their names have four digits

@@ -9,6 +9,7 @@ __all__ = ['SEEN', 'Hue', 'hue_strength', 'Objects', 'find_objects', 'Extent', '
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .drawing import COLOURS, SHAPE_AREAS, palette, shape_distance
@@ -37,11 +38,16 @@ _SOLID = .3   # strength from which a pixel counts
 _SOFT = .6    # width of an edge, in strength
 
 class Objects(NamedTuple):
-    "The objects of a batch of clips, at most two for each clip, largest first"
+    "The objects of a batch of clips, the two largest of each clip, largest first"
     clip:Tensor   # (r,) long, the clip that each object is in
     slot:Tensor   # (r,) long, 0 for the larger object of a clip, 1 for the other
     colour:Tensor # (r,) long, id in `COLOURS`
     mask:Tensor   # (r, f, H, W) soft mask
+    count:Tensor  # (b,) long, objects of each clip, also where there are more than two
+
+def _firm(colour): # (b, f, H, W) bool: most of the 3x3 pixels around are of the same colour
+    around = F.pad(colour, (1, 1, 1, 1), value=-1).unfold(2, 3, 1).unfold(3, 3, 1)
+    return (around == colour[..., None, None]).sum((-1, -2)) > 4
 
 def find_objects(
     clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
@@ -50,15 +56,19 @@ def find_objects(
     "The colours that cover enough of the picture"
     h, w = clips.shape[-2:]
     colour, strength = hue_strength(clips)
-    solid = (strength * (strength > _SOLID)).clamp(max=1)
-    mass = torch.zeros(len(clips), len(COLOURS), device=clips.device)
-    mass.scatter_add_(1, colour[:, :window].flatten(1), solid[:, :window].flatten(1))
-    mass, top = (mass / (window * h * w)).topk(2)
-    clip, slot = (mass > _LEAST).nonzero(as_tuple=True)
+    first, solid = colour[:, :window], (strength * (strength > _SOLID)).clamp(max=1)[:, :window]
+    def share(x): # of the picture, by colour
+        none = torch.zeros(len(clips), len(COLOURS), device=clips.device)
+        return none.scatter_add_(1, first.flatten(1), x.flatten(1)) / (window * h * w)
+    mass, top = share(solid).sort(1, descending=True)
+    there = mass > _LEAST
+    firm = share(solid * _firm(torch.where(solid > 0, first, -1)))
+    there[:, 2:] &= firm.gather(1, top[:, 2:]) > _LEAST/2
+    clip, slot = there[:, :2].nonzero(as_tuple=True)
     mine = top[clip, slot]
     mask = torch.where(colour[clip] == mine[:, None, None, None], strength[clip], 0.)
     peak = mask.amax((1, 2, 3)).clamp(.5, 1.2)[:, None, None, None]
-    return Objects(clip, slot, mine, ((mask/peak - .5)/_SOFT + .5).clamp(0, 1))
+    return Objects(clip, slot, mine, ((mask/peak - .5)/_SOFT + .5).clamp(0, 1), there.sum(1))
 
 # %% ../../nbs/113_objects.ipynb #b43b7081
 class Extent(NamedTuple):

@@ -251,20 +251,28 @@ def video_size(
         frames = iter(film.take(n=None if whole else 1))
         first = next(frames, None)
         if first is None: raise ValueError(f"{name} has no frames")
-        _, h, w = _pixels(film, first).shape
-        return VideoSize(1 + sum(1 for _ in frames) if whole else film.n_frames, h, w)
+        shape, n = _pixels(film, first).shape, 1
+        for n, frame in enumerate(frames, 2): _same_shape(name, n - 1, _pixels(film, frame), shape)
+        return VideoSize(n if whole else film.n_frames, *shape[1:])
     with _enough_memory(name): return read_film(path, read, sure=whole)
 
-# %% ../../nbs/101_pictures.ipynb #d3cb3490
+# %% ../../nbs/101_pictures.ipynb #a37c3d57
+def _comment(path) -> str: # of a file, '' where there is none
+    if check_file(path).suffix.lower() == '.png':
+        from PIL import Image
+        with decoding(path, 'picture'), Image.open(path, formats=['PNG']) as picture:
+            return picture.info.get('Comment', '')
+    with decoding(path, 'video'), open(path, 'rb') as file:
+        with open_container(file) as film: tags = dict(film.metadata)
+    return {name.lower(): text for name, text in tags.items()}.get('comment', '')
+
 def read_made(
-    path,   # mp4 or webm that `Video.save` has written
+    path,   # mp4, webm or PNG that `Video.save` has written
 ) -> dict:  # what it says of how it was made, "stiv_nb" (a version) among it
     "How a video was made, from its file's comment; another file is one clear line (ours)"
-    with decoding(check_file(path), 'video'), open(path, 'rb') as file:
-        with open_container(file) as film: tags = dict(film.metadata)
-    said = {name.lower(): text for name, text in tags.items()}.get('comment', '')
+    said = _comment(path)
     try: return parse_json(said, dict(stiv_nb=str))
     except ValueError:
-        raise ValueError(f"{path} does not say how it was made: only an mp4 or webm that stiv_nb "
-                         "drew from a prompt does, and only until another program writes it anew"
-                         ) from None
+        raise ValueError(f"{path} does not say how it was made: only an mp4, webm or PNG that "
+                         "stiv_nb drew from a prompt does, and only until another program writes "
+                         "it anew") from None

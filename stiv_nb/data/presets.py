@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,7 +191,9 @@ def presets_table() -> str: # for the terminal, 80 columns wide
     return '\n'.join(line.rstrip() for line in lines)
 
 # %% ../../nbs/142_presets.ipynb #d68b30bd
-_AS_IT_IS = dict(encoding='utf-8-sig', encoding_errors='replace', keep_default_na=False)
+# with index_col=False a comma at the ends of lines moves nothing into another column
+_AS_IT_IS = dict(encoding='utf-8-sig', encoding_errors='replace', keep_default_na=False,
+                 index_col=False)
 
 def _class_rows(folder): # rows of a set that is a folder for each class
     if not folder.is_dir(): raise FileNotFoundError(f"there is no folder {folder}")
@@ -258,8 +261,14 @@ def preset_rows(
     preset = find_preset(name)
     rows = enumerate(_table(name, place))
     for i in itertools.count():
-        try: n, row = next(rows, (None, None))
+        try:
+            with warnings.catch_warnings():   # pandas leaves the rest of too long a line out
+                warnings.filterwarnings('error', 'Length of header')
+                n, row = next(rows, (None, None))
         except (MemoryError, FileNotFoundError): raise
+        except Warning:
+            raise ValueError(f"{preset.title}: {place or 'the Hub'} has a line with more fields "
+                             "than its header; put texts with commas into quotes") from None
         except Exception as e:
             raise OSError(f"{preset.title}: {place or 'the Hub'} can't be read at row {i} "
                           f"({type(e).__name__}: {one_line(str(e))})") from None

@@ -167,7 +167,7 @@ def look(
     ids = dict(shape=shape, colour=objects.colour, motion=motion)
     found = {k: by_clip(v, -1) for k, v in ids.items()}
     found |= {k: by_clip(v) for k, v in dict(size=size, x=x, y=y).items()}
-    found['count'] = objects.clip.bincount(minlength=b)
+    found['count'] = objects.count
     found['camera'] = read_camera(clips, ground, stride)
     looks = _object_looks(clips, objects, fit)
     track = [by_clip(v) for v in (area, centre, looks)]

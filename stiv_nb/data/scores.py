@@ -49,7 +49,7 @@ def how_they_lie(
     ways = torch.stack([-dx, dx, -dy, dy], -1)               # in the order of `RELATIONS`
     way = ways.gather(1, relation(asked['x'], asked['y'])[:, None])[:, 0]
     lie = (way / ways.amax(1).clamp(min=1e-6)).clamp(min=0)
-    lie = torch.where(found['count'] == 2, lie, 0.)
+    lie = torch.where(found['count'] >= 2, lie, 0.)
     return torch.where(asked['count'] < 2, 1., lie)
 
 _LIES = .85   # a pair on the diagonal lies both ways

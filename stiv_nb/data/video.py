@@ -149,8 +149,9 @@ def show_frames(
 
 # %% ../../nbs/100_video.ipynb #4369bf4e
 def save_frames(
-    path,   # PNG file to write; an older one is replaced
+    path,   # PNG file to write
     clips,  # as in `show_frames`
+    over:bool=True, # replaces an older file; False: takes the first free name, such as x-2.png
     **page, # titles, every, scale and title, as there
 ) -> Path:  # the file
     "Film strips as a picture file"
@@ -159,7 +160,7 @@ def save_frames(
     file = io.BytesIO()
     fig.savefig(file, format='png')
     plt.close(fig)
-    return atomic_write(Path(path), file.getvalue())
+    return atomic_write(Path(path), file.getvalue(), over)
 
 # %% ../../nbs/100_video.ipynb #aa350420
 class Video:
@@ -210,10 +211,10 @@ def _file(video, suffix, scale) -> bytes: # the whole file
     f, _, h, w = video.frames.shape
     most = CODECS['.mp4'].side // max(h, w)
     if scale is not None: check_number('scale', scale, 1, max(1, most), whole=True)
+    made = json.dumps(video.made, ensure_ascii=False) if video.made else ''
     if suffix == '.png':
         k = scale or max(1, 960 // (f*w))
-        return encode_png(film_strip(enlarge(video.frames, k)))
-    made = json.dumps(video.made, ensure_ascii=False) if video.made else ''
+        return encode_png(film_strip(enlarge(video.frames, k)), made)
     return encode_video(enlarge(video.frames, scale or player_scale(h, w)), video.fps, suffix, made)
 
 @patch

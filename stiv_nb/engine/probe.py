@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.checks import check_number
 from ..core.outside import check_file
-from ..data.films import decoding, open_container
+from ..data.films import decoding, open_container, upright
 from .rows import Stage
 
 # %% ../../nbs/854_probe.ipynb #b1e4263d
@@ -50,9 +50,6 @@ def orientation(
     "Which way a frame lies"
     if height == width: return 'square'
     return 'landscape' if width > height else 'portrait'
-
-def _upright(frame, image): # pixels of a decoded frame, turned as its note says
-    return np.rot90(image, round(frame.rotation/90)) if frame.rotation else image
 
 def _seconds(film, stream): # what the header says, or None
     if stream.duration: return float(stream.duration*stream.time_base)
@@ -166,7 +163,7 @@ def read_frames(
             if i not in wanted if wanted is not None else (i - start) % every: continue
             h, w = _shrunk(frame.height, frame.width, side)
             image = frame.to_ndarray(format='rgb24', height=h, width=w, interpolation='AREA')
-            yield i, np.ascontiguousarray(_upright(frame, image))
+            yield i, np.ascontiguousarray(upright(frame, image))
     if seen == start or (stop is not None and seen < stop):
         raise ValueError(f"{path} ends after {seen} frames; "
                          f"{start + 1 if stop is None else stop} were expected: it is damaged")

@@ -249,25 +249,29 @@ def _decisive(made:dict) -> dict:
     weights, guide = ((made[k] or {}).get('sha256') for k in ('weights', 'guide'))
     return dict(weights=weights, **call, given=made['given'], guide=guide)
 
-def _open(folder:Path, wanted:list, pipe, seed:int, sampling:dict) -> list[int]:
-    "Numbers of the clips that are not there yet; those that are must be ours"
-    listed = read_captions(folder) if os.path.lexists(folder/'captions.jsonl') else []
-    strange = {row['file'] for row in listed} - {w.file for w in wanted}
-    if strange:
-        raise ValueError(f'{folder} holds other clips, such as {min(strange)}: name an empty '
-                         'folder')
+def _slots(folder:Path, wanted:list, among:bool) -> dict[str, int]:
+    "Clip of the folder -> place in the seed's noise; the folder's own list may hold more"
+    there = os.path.lexists(folder/'captions.jsonl')
+    listed = [row['file'] for row in read_captions(folder)] if there else []
+    files = [w.file for w in wanted]
+    strange = {*listed} - {*files}
+    if strange and not (among and {*files} <= {*listed}):
+        raise ValueError(f'{folder} holds other clips, as {min(strange)}: name an empty folder')
+    return {file: i for i, file in enumerate(listed if strange else files)}
+
+def _open(folder:Path, wanted:list, slots:dict, pipe, seed:int, sampling:dict) -> list[Wanted]:
+    "The clips that are not there yet; those that are must be ours"
     left = []
-    for i, w in enumerate(wanted):
+    for w in wanted:
         path = folder/w.file
-        expected = _decisive(_expected(pipe, w, i, seed, **sampling))
+        expected = _decisive(_expected(pipe, w, slots[w.file], seed, **sampling))
         if not path.exists():
-            left.append(i)
+            left.append(w)
             continue
         made = read_made(path)
         with at_place(str(path)): found = _decisive(made)
-        other = [k for k, v in expected.items() if found[k] != v]
-        if not other: continue
-        raise ValueError(f'{path} was drawn with another {other[0]}: name an empty folder')
+        odd = [k for k, v in expected.items() if found[k] != v]
+        if odd: raise ValueError(f'{path} was drawn with another {odd[0]}: name an empty folder')
     return left
 
 def draw_wanted(
@@ -277,23 +281,25 @@ def draw_wanted(
     seed:int=0,          # seed of the noise; clip i has slot i
     batch:int=8,         # clips drawn at a time
     report=None,         # called as report(clips there, clips)
+    among:bool=False,    # whether a folder may do that was drawn with these clips and more
     **sampling,          # passed to the pipeline, such as steps=20
 ) -> Path:               # the folder, with captions.jsonl
     "Draws the clips that a suite asks for, as a folder of clips with captions (ours)"
     folder = Path(folder)
     for w in wanted: (folder/w.file).parent.mkdir(parents=True, exist_ok=True)
-    left = _open(folder, wanted, pipe, seed, sampling)
+    slots = _slots(folder, wanted, among)
+    left = _open(folder, wanted, slots, pipe, seed, sampling)
     there = len(wanted) - len(left)
     for pictured in (False, True):   # a call has a first frame for all its clips, or for none
-        group = [i for i in left if (wanted[i].image is not None) == pictured]
-        for part in (group[i:i + batch] for i in range(0, len(group), batch)):
-            some = [wanted[i] for i in part]
+        group = [w for w in left if (w.image is not None) == pictured]
+        for some in (group[i:i + batch] for i in range(0, len(group), batch)):
             images = dict(image=[w.image for w in some]) if pictured else {}
-            videos = pipe([w.prompt for w in some], seed=[seed]*len(part), slot=part,
-                          progress=False, **images, **sampling)
+            videos = pipe([w.prompt for w in some], seed=[seed]*len(some), progress=False,
+                          slot=[slots[w.file] for w in some], **images, **sampling)
             for w, video in zip(some, videos): video.save(folder/w.file, scale=1)
-            there += len(part)
+            there += len(some)
             if report: report(there, len(wanted))
+    if len(slots) > len(wanted): return folder   # and its list as it was
     rows = [json.dumps(dict(file=w.file, caption=w.prompt), ensure_ascii=False) for w in wanted]
     atomic_write(folder/'captions.jsonl', '\n'.join(rows) + '\n')
     return folder

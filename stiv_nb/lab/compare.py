@@ -195,7 +195,8 @@ def compare(
     if isinstance(results, (str, Path)): results = [results]
     results = [*results]
     check_least('the number of results', len(results), 1)
-    if isinstance(results[0], (str, Path)): results = read_results(*results)
+    if isinstance(results[0], (str, Path)): places, results = results, read_results(*results)
+    if not results: raise ValueError(f"{', '.join(map(str, places))} holds no results")
     arms = _by_arm(results)
     _check_codes(results, code)
     base = _base_of(arms, base)

@@ -122,10 +122,12 @@ def _plan_temporal(temporal:Source, config:ModelConfig, shapes:dict) -> list:
     "Names of the weights that exist for time only, which `temporal` must have, too"
     if not temporal.config.has_temporal_attention:
         raise ValueError('the model to take temporal attention from has none')
-    if config.temporal and not config.has_temporal_attention:
+    if not config.temporal:
+        raise ValueError('a model of single pictures has no temporal attention to take over')
+    if not config.has_temporal_attention:
         raise ValueError("there is no temporal attention to take over: attention='full' has none")
     space = weight_shapes(replace(config, temporal=False))
-    names = sorted(set(shapes) - set(space)) if config.temporal else []
+    names = sorted(set(shapes) - set(space))
     for name in names:
         if temporal.shapes.get(name) == shapes[name]: continue
         a, b = config, temporal.config

@@ -9,6 +9,7 @@ __all__ = ['Task', 'AnyTask', 'TASKS', 'replace_frames', 'form_of', 'fixed_frame
 
 # %% ../../nbs/500_condition.ipynb #a9082392
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -138,6 +139,7 @@ class ConditionConfig:
                              f"task={self.task!r} doesn't always give the same; use 'ti2v', say")
 
 # %% ../../nbs/500_condition.ipynb #0866fb79
+@cache
 def _masks(task:str, n_frames:int) -> Tensor:
     "(k, f) bool: given frames of the tasks that a sample may get when its image is not dropped"
     giving = [name for name in TASKS if name != 't2v'] if task == 'any' else [task]

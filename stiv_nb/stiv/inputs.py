@@ -9,6 +9,7 @@ __all__ = ['check_prompts', 'check_negative', 'Request', 'at_place', 'read_promp
 # %% ../../nbs/535_inputs.ipynb #ce42f78a
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -81,6 +82,8 @@ def at_place(
 
 def _request(line:str, folder:Path) -> Request:
     "What a line asks for"
+    if line.startswith('['):
+        raise ValueError('a list of JSON is not read: write a prompt, or an object {…}, a line')
     if not line.startswith('{'): return Request(line)
     said = parse_json(line, dict(prompt=str))
     for name, value in said.items(): check_field(Request, '', name, value)
@@ -237,7 +240,7 @@ def place_images(
     mask = torch.zeros(n, n_frames, dtype=torch.bool)
     frames = dict(given or {}) | ({} if image is None else {0: image})
     for i, picture in frames.items():
-        if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < n_frames:
+        if isinstance(i, bool) or not isinstance(i, Integral) or not 0 <= i < n_frames:
             raise ValueError(f"frame {i!r} is given, but the clip has frames 0 to {n_frames - 1}")
         pictures = [from_uint8(read_image(p, size)) for p in _one_each(picture, i, n)]
         pixels[:, i] = torch.stack(pictures)

@@ -19,7 +19,7 @@ from ..flow.times import sample_times
 from ..model.maskdit import choose_frames, choose_patches
 from .condition import ConditionConfig, blank_images, choose_given, drop_text
 from .condition import given_frames, given_latents, loss_weight, model_input
-from .condition import task_frames
+from .condition import form_of, task_frames
 
 # %% ../../nbs/510_loss.ipynb #2435874a
 # what a random number of a step is for
@@ -87,7 +87,9 @@ def stiv_loss(
     if condition.null_image == 'zero' and n_frames > 1:
         place = given_frames(condition.task, n_frames).to(z1.device, non_blocking=True)
         image, given = blank_images(image, given, place)
-    frames = task_frames(condition.task, n_frames).to(z1.device, non_blocking=True)
+    frames = None
+    if form_of(model).attended:
+        frames = task_frames(condition.task, n_frames).to(z1.device, non_blocking=True)
     read = model_input(model, z_t, draws.t, image, given, frames, at)
     text = drop_text(text, null, draws.drop_text)
     out = model(read.z, read.t, text.tokens, text.pooled, micro, text.mask, draws.keep,

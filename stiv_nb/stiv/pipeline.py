@@ -107,6 +107,8 @@ def check_guide(
         if _same(getattr(pipe, part), getattr(guide, part)): continue
         raise ValueError(f"the guide has another {name} than this pipeline; "
                          "train both with the same codec.folder")
+    if guide.model.config.motion_strength != pipe.model.config.motion_strength:
+        raise ValueError('of the guide and this pipeline only one is told how much moves')
     if guide.objective.path != pipe.objective.path:
         raise ValueError(f"the guide's path is {guide.objective.path!r}, "
                          f"this pipeline's {pipe.objective.path!r}")
@@ -124,7 +126,7 @@ def made_of(
     micro:dict|None=None, # what the caller wanted the model told
     guide:Pipeline|None=None, # a weaker one
 ) -> dict:                # plain values, for JSON
-    "All that it takes to draw a clip again, but the given pictures (ours)"
+    "What draws a clip again on its weights as they were saved, but the given pictures (ours)"
     sampling = asdict(ask.sampling) | dict(guide=None if guide is None else guide.weights)
     return dict(
         stiv_nb=__version__, prompt=prompt, negative=negative, seed=seed, slot=slot,
@@ -151,7 +153,10 @@ def as_call(
 def _check_fit(pipe, micro:dict, pictured:bool):
     "Raises if a model can't take what it is given"
     c = pipe.model.config
-    if micro and not c.micro_conditions:
+    if pictured and not c.temporal:
+        raise ValueError('this model draws single pictures: its frames see nothing of a given one; '
+                         'leave image and given out')
+    if {*micro} - {'motion'} and not c.micro_conditions:
         raise ValueError(f"micro={micro!r}: this model is told no micro-conditions; leave it out")
     if pipe.defaults.null_image == 'zero' and not pictured:
         raise ValueError('this model always has a picture to go by: give image')
@@ -165,6 +170,12 @@ def _check_away(negative:list[str], mode:str, guide):
     why = "mode='none' has" if guide is None else 'with a guide there is'
     raise ValueError(f"negative={max(negative, key=len)[:60]!r}: {why} no pass without the prompt, "
                      "where a negative one could stand; leave it out")
+
+def _encode_given(vae, pixels, mask): # (b, f, c, h, w), zeros where no frame is given
+    h, w = (side//vae.factor for side in pixels.shape[-2:])
+    z1 = torch.zeros(*mask.shape, vae.channels, h, w, device=mask.device)
+    if mask.any(): z1[mask] = vae.encode(pixels[mask][None])[0]
+    return z1
 
 @patch
 @torch.no_grad()
@@ -204,8 +215,8 @@ def __call__(self:Pipeline,
     _check_fit(self, micro or {}, pictured)
     if any(negative): _check_away(negative, ask.sampling.mode, weaker)
     pixels, mask = place_images(image, given, b, ask.n_frames, ask.size)
-    z1 = self.vae.encode(pixels.to(self.device))
     mask = mask.to(self.device)
+    z1 = _encode_given(self.vae, pixels.to(self.device), mask)
     def noise(draw): return source.normal(draw, z1.shape[1:]).to(self.device)
     velocity = guided_velocity(
         self.model, *self._encode_both(prompts, negative),
@@ -275,8 +286,9 @@ def find_pipeline(
     if of_run.is_dir(): return of_run
     if (path/'checkpoints').is_dir():
         raise ValueError(f"run {path} is not finished; go on with: stiv train {path} --resume")
-    if str(name) and path.exists(): return path
-    if str(name) and (SHIPPED/str(name)).is_dir(): return SHIPPED/str(name)
+    shipped = str(name) and (SHIPPED/str(name)).is_dir()
+    if str(name) and path.exists() and ((path/CONFIG).exists() or not shipped): return path
+    if shipped: return SHIPPED/str(name)
     if str(name).count('/') != 1 or path.parent.is_dir():
         raise FileNotFoundError(f"there is no pipeline {str(name)!r}; {_WHICH}")
     return _from_hub(str(name))

@@ -184,7 +184,7 @@ def guided_velocity(
     image_eps:Tensor|None=None,      # (b, f, c, h, w) their noise, the same at all steps
     null_image:str='noise',          # as in training: "noise" or "zero" in place of dropped images
 ):       # function (z, t) -> v; t: a number as a solver has it, or (b,), or (b, f) if none is given
-    "Model, conditions and guidance as one velocity; all passes share one forward (STIV §2.3)"
+    "Model, conditions and guidance as one velocity (STIV §2.3); with rule apg it remembers"
     how, passes = sampling, MODES[sampling.mode]
     if guide is not None and how.mode != 'jit':
         raise ValueError(f"mode={how.mode!r} has no place for a guide: use mode='jit'")

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..codec.hub import DiffusersVAE, HFTextEncoder, HubConfig
+from ..codec.hub import DiffusersVAE, HFTextEncoder, HubConfig, TextHubConfig
 from ..codec.text import TextConfig
 from ..codec.vae import TinyVAE, VAEConfig
 from ..core.checks import from_fields
@@ -37,7 +37,7 @@ def _weights(modules:dict, dtype) -> dict:
     out = {}
     for part, m in modules.items():
         if isinstance(m.config, HubConfig): continue
-        for k, v in m.state_dict().items():
+        for k, v in getattr(m, '_orig_mod', m).state_dict().items():   # of a compiled one, too
             v = v.detach().cpu()
             smaller = dtype and part == 'model' and v.is_floating_point()
             w = (v.to(dtype) if smaller else v).contiguous()
@@ -72,9 +72,12 @@ def write_parts(
     if (folder.exists() and not folder.is_dir()) or files - {CONFIG, WEIGHTS}:
         raise ValueError(f"{folder} holds other things than a pipeline; name another folder")
     config = _described(modules, defaults, objective, notes)
+    try: said = json.dumps(config, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f'notes hold what JSON can not: {e}') from None
     def fill(tmp):
         save_file(_weights(modules, dtype), tmp/WEIGHTS)
-        (tmp/CONFIG).write_text(json.dumps(config, indent=1) + '\n', encoding='utf-8')
+        (tmp/CONFIG).write_text(said + '\n', encoding='utf-8')
         (tmp/WEIGHTS).chmod((tmp/CONFIG).stat().st_mode)   # safetensors are private by default
     return atomic_folder(folder, fill)
 
@@ -177,6 +180,7 @@ def _fill(file, part:str, blank:nn.Module, values:dict) -> nn.Module:
 
 # %% ../../nbs/537_saving.ipynb #cf45dd61
 _HUB = dict(vae=DiffusersVAE, text=HFTextEncoder)
+_NAMED = dict(vae=HubConfig, text=TextHubConfig)
 
 def _blank_parts(config:dict, file) -> dict:
     "The parts whose weights an open file holds, blank; the file's header fits them"
@@ -190,8 +194,9 @@ def _blank_parts(config:dict, file) -> dict:
 def _read_modules(config:dict, file, names) -> dict:
     "Parts with weights: of the Hub by name, all others from an open file"
     blank = _blank_parts(config, file)
-    named = {part: from_fields(HubConfig, config[part], part) for part in _HUB if part not in blank}
-    modules = {part: _HUB[part](c.repo) for part, c in named.items() if part in names}
+    named = {part: from_fields(_NAMED[part], config[part], part) for part in _HUB
+             if part not in blank}
+    modules = {part: _HUB[part](**vars(c)) for part, c in named.items() if part in names}
     for part, m in blank.items():
         if part in names: modules[part] = _fill(file, part, m, config[part])
     if 'vae' in modules and not (modules['vae'].std > 0).all():

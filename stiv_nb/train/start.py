@@ -63,6 +63,9 @@ def find_teacher(
     wants = f'run.distil={recipe.run.distil}'
     if start is None and not recipe.run.start:
         raise ValueError(f'{wants} needs a teacher: name it in run.start')
+    if recipe.condition.null_image != 'noise':
+        raise ValueError(f"{wants} needs condition.null_image='noise': a student draws from words, "
+                         "too")
     if recipe.flow.objective != Objective():
         raise ValueError(f"{wants} needs a student that predicts the velocity of straight ways: "
                          "flow.prediction='velocity', flow.path='linear'")

@@ -175,7 +175,7 @@ function build(root, model, say) {
   const pause = element("button", { type: "button", className: "md-button" }, still ? "Play" : "Pause");
   const frames = element("div");
   const way = element("details", { hidden: true }, element("summary", {}, "What it believed on the way"));
-  const at = slider("step", { min: 0, max: 0, step: 1, value: 0 });
+  const at = slider("moment", { min: 0, max: 0, step: 1, value: 0 });
   const beliefs = element("div");
   way.append(at.row, beliefs);
 
@@ -199,10 +199,13 @@ function build(root, model, say) {
   const look = async () => {
     const one = kept[at.input.value];
     if (!one) return;
-    const rows = [["told nothing", one.none], ["told all", one.full], ["guided", one.v]];
+    const rows = [["told nothing", one.none, []], ["told all", one.full, one.given],
+                  ["guided", one.v, one.given]];
     const made = [];
-    for (const [name, v] of rows) {
-      const decoded = await model.decode(belief(one.z, v, one.t));
+    for (const [name, v, seen] of rows) {
+      const guess = belief(one.z, v, one.t);
+      for (const [f, latent] of seen) guess.set(latent, f * latent.length);
+      const decoded = await model.decode(guess);
       made.push(element("p", {}, name), strip(decoded, n, side, name));
     }
     beliefs.replaceChildren(element("p", {}, `step ${one.step + 1}, t = ${one.t.toFixed(2)}`), ...made);
@@ -232,7 +235,7 @@ function build(root, model, say) {
       kept = [];
       const watch = async (one) => {
         say(`step ${one.step + 1} of ${many}`);
-        if (keep.has(one.step)) kept.push({ ...one, z: one.z.slice(), none: one.none.slice(),
+        if (keep.has(one.step)) kept.push({ ...one, given, z: one.z.slice(), none: one.none.slice(),
                                             full: one.full.slice() });
         await new Promise(requestAnimationFrame);
         return true;
@@ -243,7 +246,8 @@ function build(root, model, say) {
       film = await model.decode(z);
       if (first) film.set(first, 0);
       const seconds = ((performance.now() - start) / 1000).toFixed(1);
-      say(`${prompt.value}: ${n} frames in ${seconds} s, ${many} steps, seed ${seed.value || 0}`);
+      say(`${prompt.value.trim() || "no words"}: ${n} frames in ${seconds} s, ` +
+          `${many} step${many > 1 ? "s" : ""}, seed ${seed.value || 0}`);
       root.dataset.drawn = String(Number(root.dataset.drawn ?? 0) + 1);
       root.film = film;
       frames.replaceChildren(strip(film, n, side, "the video", paint.take));
@@ -256,9 +260,11 @@ function build(root, model, say) {
       await look();
     } catch (error) { say(`${error.message}.`); }
     go.disabled = false;
+    if (document.activeElement === document.body) go.focus({ preventScroll: true });
   };
   root.prepend(form, root.querySelector(".stiv-status"), frames, way);
   form.requestSubmit();
+  prompt.focus({ preventScroll: true });
 }
 
 function start(root) {
