@@ -49,21 +49,24 @@ def _firm(colour): # (b, f, H, W) bool: most of the 3x3 pixels around are of the
     around = F.pad(colour, (1, 1, 1, 1), value=-1).unfold(2, 3, 1).unfold(3, 3, 1)
     return (around == colour[..., None, None]).sum((-1, -2)) > 4
 
+def _shares(colour, x): # (b, 6) of the picture, by colour
+    none = torch.zeros(len(colour), len(COLOURS), device=colour.device)
+    return none.scatter_add_(1, colour.flatten(1), x.flatten(1)) / colour.shape[1:].numel()
+
 def find_objects(
     clips:Tensor, # (b, f, 3, H, W) in [-1, 1]
     window:int,   # frames that decide which colours are objects
 ) -> Objects:     # `r` of them
     "The colours that cover enough of the picture"
-    h, w = clips.shape[-2:]
     colour, strength = hue_strength(clips)
     first, solid = colour[:, :window], (strength * (strength > _SOLID)).clamp(max=1)[:, :window]
-    def share(x): # of the picture, by colour
-        none = torch.zeros(len(clips), len(COLOURS), device=clips.device)
-        return none.scatter_add_(1, first.flatten(1), x.flatten(1)) / (window * h * w)
-    mass, top = share(solid).sort(1, descending=True)
+    mass, top = _shares(first, solid).sort(1, descending=True)
     there = mass > _LEAST
-    firm = share(solid * _firm(torch.where(solid > 0, first, -1)))
-    there[:, 2:] &= firm.gather(1, top[:, 2:]) > _LEAST/2
+    odd = there[:, 2:].any(1).nonzero()[:, 0]   # few, and only they are looked at closely
+    if len(odd):
+        own, part = first[odd], solid[odd]
+        firm = _shares(own, part * _firm(torch.where(part > 0, own, -1)))
+        there[odd, 2:] &= firm.gather(1, top[odd, 2:]) > _LEAST/2
     clip, slot = there[:, :2].nonzero(as_tuple=True)
     mine = top[clip, slot]
     mask = torch.where(colour[clip] == mine[:, None, None, None], strength[clip], 0.)
