@@ -211,6 +211,12 @@ def site():
 
 
 @slow_step
+def lab():
+    "JupyterLab opens the home page and two notebooks, and sliders move, if there is a browser"
+    return [Job("lab", "lab", lambda again: python("docs/browse_lab.py").strip())]
+
+
+@slow_step
 def index_test():
     "index.ipynb runs from top to bottom"
     return [notebook_job("index_test", notebooks()[0])]
