@@ -17,7 +17,7 @@ $(STAMP): settings.ini setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup ## train everything from nothing (eight minutes or more), judge it, write a report
+demo: setup ## train everything from nothing (seven minutes or more), judge it, write a report
 	$(BIN)/stiv demo
 
 test: setup ## everything that CI checks, one line per step

@@ -34,7 +34,7 @@ def cmd_demo(
     long:bool=False,  # the shipped weights' recipes: 43 minutes of training on a server's core
     seed:int=0,       # seed of data, weights, training and samples
 ):
-    "Trains the toy from nothing in eight minutes or more, judges it and writes a report"
+    "Trains the toy from nothing in seven minutes or more, judges it and writes a report"
     from stiv_nb.apps.demo import run_demo, save_demo
     from stiv_nb.apps.report import write_report
     from stiv_nb.cli.launch import in_ranks
