@@ -50,7 +50,7 @@ def renorm(
     "CFG-Renorm: guidance turns the velocity and leaves its length (STIV App. A)"
     free = _free(given, v_full)
     ratio = _length(v_full * free) / _length(v_guided * free).clamp(min=1e-12)
-    return (v_guided.float() * ratio).to(v_guided.dtype)   # far beyond what 16 bits hold, at zero
+    return (v_guided * ratio).to(v_guided.dtype)   # at zero the ratio is more than 16 bits hold
 
 # %% ../../nbs/520_guidance.ipynb #2b84677d
 def cfg_zero(

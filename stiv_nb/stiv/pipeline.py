@@ -173,8 +173,8 @@ def _check_away(negative:list[str], mode:str, guide):
 
 def _encode_given(vae, pixels, mask): # (b, f, c, h, w), zeros where no frame is given
     h, w = (side//vae.factor for side in pixels.shape[-2:])
-    z1 = torch.zeros(*mask.shape, vae.channels, h, w, device=mask.device)
-    if mask.any(): z1[mask] = vae.encode(pixels[mask][None])[0]
+    z1 = torch.zeros(*mask.shape, vae.channels, h, w, device=vae.mean.device)
+    if mask.any(): z1[mask.to(z1.device)] = vae.encode(pixels[mask][None].to(z1.device))[0]
     return z1
 
 @patch
@@ -215,8 +215,8 @@ def __call__(self:Pipeline,
     _check_fit(self, micro or {}, pictured)
     if any(negative): _check_away(negative, ask.sampling.mode, weaker)
     pixels, mask = place_images(image, given, b, ask.n_frames, ask.size)
+    z1 = _encode_given(self.vae, pixels, mask)
     mask = mask.to(self.device)
-    z1 = _encode_given(self.vae, pixels.to(self.device), mask)
     def noise(draw): return source.normal(draw, z1.shape[1:]).to(self.device)
     velocity = guided_velocity(
         self.model, *self._encode_both(prompts, negative),
