@@ -276,6 +276,15 @@ def test_single_pictures_and_their_first_frames_are_compared_too(tiny, here):
     refused(*common, "--image", "a.png", says="moving-left.mp4 was drawn with pictures=")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not count it")
+def test_a_long_film_takes_no_more_memory(here):
+    "The shipped weights in processes of their own, whose memory the system counts"
+    def peak(n):
+        told = shell("long", RED, "--frames", n, "--steps", 1, "--out", f"{n}.mp4").stdout
+        return float(told.rsplit("at most ", 1)[1].split(" GiB")[0])
+    assert 0 < peak(600) < peak(60) + .05
+
+
 def test_a_result_that_nobody_named_replaces_nothing(tiny, here):
     for out in ([], [], ["-o", "animated.mp4"]):
         fine("animate", RED, "--weights", tiny, "--steps", 1, *out)

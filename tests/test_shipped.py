@@ -78,8 +78,14 @@ def test_the_student_draws_in_few_steps():
     assert right(fast, "ti2v", 2) > .85
 
 
+def size(*names):
+    "Bytes of shipped pipelines"
+    return sum(p.stat().st_size for name in names for p in (FOLDER.parent / name).iterdir())
+
+
 def test_all_weights_together_are_small():
-    assert sum(p.stat().st_size for p in FOLDER.parent.rglob("*.safetensors")) < 40e6
+    assert size("tasks", "fast", "views") <= 12e6
+    assert size(*(folder.name for folder in FOLDER.parent.iterdir())) < 40e6
 
 
 def brightest(colour):

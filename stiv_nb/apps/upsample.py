@@ -92,22 +92,22 @@ def _double(pipe, clips:list, prompts:list, stride:float, seed:int, sampling:dic
 def upsample(
     pipe,              # a `Pipeline` trained with `task="any"` or `"upsample"`
     video,             # a `Video`, or a list of them of one length
-    factor:int=2,      # how many times the frame rate: 2, 4, 8
+    times:int=2,       # how many times the frame rate: 2, 4, 8
     prompt=None,       # text, or one for each video; None: the frames say enough
     stride:float|None=None, # source frames per step of the video; None: the pipeline's own
     seed:int=0,        # seed of the noise
     **sampling,        # passed to the pipeline, such as steps=8
-):                     # `Video`s of factor*(frames - 1) + 1 frames, as long in seconds
+):                     # `Video`s of times*(frames - 1) + 1 frames, as long in seconds
     "Twice the frame rate, or more by cascade (STIV-TUP, §5)"
-    check_choice('factor', factor, (2, 4, 8))
+    check_choice('times', times, (2, 4, 8))
     videos = as_list(video)
     same_length(videos)
     prompts = a_prompt_each(prompt, len(videos))
     stride = pipe.defaults.stride if stride is None else stride
     clips = [at_size(v, pipe.defaults.size) for v in videos]
-    for level in range(factor.bit_length() - 1):
+    for level in range(times.bit_length() - 1):
         clips = _double(pipe, clips, prompts, stride/2**level, noise_seed(seed, level), sampling)
-    out = [Video(clip, v.fps*factor) for clip, v in zip(clips, videos)]
+    out = [Video(clip, v.fps*times) for clip, v in zip(clips, videos)]
     return out if isinstance(video, (list, tuple)) else out[0]
 
 # %% ../../nbs/775_upsample.ipynb #2f509d38

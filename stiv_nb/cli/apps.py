@@ -7,6 +7,7 @@ __all__ = ['CONTESTS', 'read_film', 'cmd_predict', 'cmd_upsample', 'cmd_between'
            'cmd_camera', 'cmd_animate', 'cmd_contest']
 
 # %% ../../nbs/967_apps.ipynb #3a504266
+import time
 from pathlib import Path
 
 from .main import check_out, command
@@ -52,10 +53,10 @@ def cmd_predict(
     longer = continue_video(pipe, video, n_new, prompt, n_given, seed, steps=steps)
     print(f'{longer.save(path, over=over)} ({longer}, the last {n_new} drawn)')
 
-@command('stiv upsample clip.mp4 --factor 4 -o smooth.mp4')
+@command('stiv upsample clip.mp4 --times 4 -o smooth.mp4')
 def cmd_upsample(
     file:str,            # a video, a GIF or a folder of pictures, of four frames or more
-    factor:int=2,        # how many times the frame rate: 2, 4 or 8
+    times:int=2,         # how many times the frame rate: 2, 4 or 8
     until:int=None,      # first frames of the file that count; if left out, all
     every:int=1,         # take each N-th frame of the file
     prompt:str=None,     # what happens; if left out, the frames say enough
@@ -70,7 +71,7 @@ def cmd_upsample(
     from stiv_nb.apps.upsample import upsample
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
-    smooth = upsample(pipe, read_film(file, pipe, until, every), factor, prompt, seed=seed,
+    smooth = upsample(pipe, read_film(file, pipe, until, every), times, prompt, seed=seed,
                       steps=steps)
     print(f'{smooth.save(path, over=over)} ({smooth})')
 
@@ -99,10 +100,10 @@ def cmd_between(
     film = Video(torch.stack(drawn), fps=pipe.defaults.fps)
     print(f'{film.save(path, over=over)} ({film})')
 
-@command('stiv long "a red circle moving right" --n-frames 200 -o film.mp4')
+@command('stiv long "a red circle moving right" --frames 380 -o film.mp4')
 def cmd_long(
     prompt:tuple[str, ...],  # what to draw: a quoted text for each part of the film, in order
-    n_frames:int=100,        # frames of the film
+    frames:int=100,          # of the film
     levels:int=2,            # 1: key frames alone; each level more puts six frames into every gap
     image:str=None,          # picture that becomes the first frame
     out:str=None, # .mp4 or .webm, written as it is drawn; if left out, long.mp4 or a free name
@@ -116,14 +117,18 @@ def cmd_long(
     if not prompt:
         raise ValueError('say what to draw, such as: stiv long "a red circle moving right"')
     prompts = texts_of(prompt)
+    frames = check_number('frames', frames, 1, 10_000_000, whole=True)
     from stiv_nb.apps.long import film_fps, long_frames, save_long
+    from stiv_nb.core.machine import peak_gib
     from stiv_nb.core.progress import Bar
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
     bar = Bar('frames')
-    parts = long_frames(pipe, prompts, n_frames, image, levels, seed=seed, steps=steps)
-    path = save_long(parts, path, film_fps(pipe, levels), lambda n: bar(n, n_frames), over)
-    print(f'{path} ({n_frames} frames)')
+    begun = time.perf_counter()
+    parts = long_frames(pipe, prompts, frames, image, levels, seed=seed, steps=steps)
+    path = save_long(parts, path, film_fps(pipe, levels), lambda n: bar(n, frames), over)
+    print(f'{path} ({frames} frames in {time.perf_counter() - begun:.0f} s, at most '
+          f'{peak_gib(pipe.device):.2f} GiB of memory)')
 
 @command('stiv views cube.png -o views.png')
 def cmd_views(

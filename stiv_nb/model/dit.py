@@ -45,6 +45,7 @@ class ModelConfig(BlockConfig):
 
     start_may_change:ClassVar[tuple] = ('temporal', 'temporal_patch', 'rope_frames', 'rope_patches',
                                         'image', 'given_flag', 'motion_strength')
+    start_may_lower:ClassVar[tuple] = ('depth', 'unmasked_depth')
     # how time is dealt with: free where the model to start from is an image model
     with_time_may_change:ClassVar[tuple] = ('causal', 'temporal_modulation', 'attention')
     known:ClassVar[dict] = {}     # name -> class, of this config and all that extend it

@@ -41,13 +41,13 @@ def check_start(
     new:ModelConfig, # of the model to be
 ):
     "Raises unless all fields agree, but for those that a start may change"
-    free = new.start_may_change
+    free, fewer = new.start_may_change, new.start_may_lower
     if not old.temporal: free += new.with_time_may_change
     for f in fields(new):
         a, b = getattr(old, f.name, f.default), getattr(new, f.name)
-        if a != b and f.name not in free:
-            raise ValueError(f"{f.name} is {a!r} in the model to start from and {b!r} here; "
-                             f"a start may change {', '.join(free)} only")
+        if a != b and f.name not in free and not (f.name in fewer and b < a):
+            raise ValueError(f"{f.name} is {a!r} in the model to start from and {b!r} here; a start "
+                             f"may change {', '.join(free)} and lower {', '.join(fewer)} only")
     for f in fields(old):
         value = getattr(old, f.name)
         if not hasattr(new, f.name) and value != f.default:
@@ -99,22 +99,38 @@ def _grown(name:str, w:Tensor, old:ModelConfig, new:ModelConfig) -> Tensor:
     "A weight as the model to be wants it"
     return _INFLATE[name](w, new.channels, new.temporal_patch) if _grows(name, old, new) else w
 
+def _stack(config:ModelConfig) -> list[str]:
+    "Names of the blocks, in the order in which tokens pass them"
+    main = [f'blocks.{i}.' for i in range(config.depth)]
+    return main + [f'unmasked_blocks.{i}.' for i in range(config.unmasked_depth)]
+
+def _origins(names, old:ModelConfig, new:ModelConfig) -> dict:
+    "Name of each weight -> what the model to start from calls it; of fewer blocks, taken evenly"
+    theirs, ours = _stack(old), _stack(new)
+    last = max(1, len(ours) - 1)
+    taken = {own: theirs[round(i*(len(theirs) - 1)/last)] for i, own in enumerate(ours)}
+    def origin(name):
+        own = next((b for b in ours if name.startswith(b)), '')
+        return taken.get(own, '') + name.removeprefix(own)
+    return {name: origin(name) for name in names}
+
 def _plan_taken(source:Source, config:ModelConfig, shapes:dict) -> StartReport:
     "What becomes of each weight of `source`, and of each one of the model to be"
     check_start(source.config, config)
-    report = StartReport()
+    report, origins = StartReport(), _origins(shapes, source.config, config)
     for name, here in shapes.items():
-        if name not in source.shapes:
+        if origins[name] not in source.shapes:
             report.added.append(name)
             continue
-        w = torch.empty(source.shapes[name], device='meta')
+        w = torch.empty(source.shapes[origins[name]], device='meta')
         there = _grown(name, w, source.config, config).shape
         if there != here:
             raise ValueError(f"{name} is {tuple(there)} in the model to start from, "
                              f"{tuple(here)} here")
         grows = _grows(name, source.config, config)
         (report.inflated if grows else report.copied).append(name)
-    report.dropped = [name for name in source.shapes if name not in shapes]
+    kept = {*origins.values()}
+    report.dropped = [name for name in source.shapes if name not in kept]
     return report
 
 # %% ../../nbs/380_inflate.ipynb #90a5eb34
@@ -156,10 +172,11 @@ def weights_at_start(
     temporal:Source|None=None, # as in `plan_start`
 ):                             # yields (name, whole tensor) for every weight
     "The start of a model, weight by weight: taken, inflated or new (STIV §2.2, §2.4)"
-    theirs = set(report.temporal)
-    for name in report.copied + report.inflated:
+    theirs, taken = set(report.temporal), report.copied + report.inflated
+    origins = _origins(taken, source.config, config) if taken else {}
+    for name, origin in origins.items():
         if name in theirs: continue
-        yield name, _grown(name, source.read(name), source.config, config)
+        yield name, _grown(name, source.read(origin), source.config, config)
     for name in report.temporal: yield name, temporal.read(name)
     with torch.device('meta'): model = config.build()
     yield from starting_weights(model, seed, set(report.added) - theirs)

@@ -239,7 +239,7 @@ def __call__(self:Pipeline,
 def save_pipeline(
     pipe:Pipeline,        # any
     folder,               # folder to write; an older pipeline there is replaced
-    dtype=None,           # of the stored model weights, such as torch.float16; None: as they are
+    dtype=None,           # of the stored weights, such as torch.float16; None: as they are
     notes:dict|None=None, # JSON-able facts to keep, such as the recipe that made it; None: its own
 ) -> Path:                # the folder
     "A folder of safetensors and JSON"
@@ -311,7 +311,7 @@ def load(
 @patch
 def save(self:Pipeline,
     folder,               # folder to write; an older pipeline there is replaced
-    dtype=None,           # type of the stored model weights; None: as they are
+    dtype=None,           # type of the stored weights; None: as they are
     notes:dict|None=None, # JSON-able facts to keep; None: its own
 ) -> Path:                # the folder
     "Safetensors and JSON in a folder"

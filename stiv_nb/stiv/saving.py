@@ -33,13 +33,13 @@ VERSION = 2   # of config.json
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'   # the files of a pipeline's folder
 
 def _weights(modules:dict, dtype) -> dict:
-    "All weights by name; those of the model in `dtype`, if there is one"
+    "All weights by name, in `dtype` if there is one"
     out = {}
     for part, m in modules.items():
         if isinstance(m.config, HubConfig): continue
         for k, v in getattr(m, '_orig_mod', m).state_dict().items():   # of a compiled one, too
             v = v.detach().cpu()
-            smaller = dtype and part == 'model' and v.is_floating_point()
+            smaller = dtype and v.is_floating_point()
             w = (v.to(dtype) if smaller else v).contiguous()
             if w.is_floating_point() and not w.isfinite().all():
                 raise ValueError(f'{part}.{k} has NaN, or numbers too large for {w.dtype}: '
@@ -61,7 +61,7 @@ def write_parts(
     defaults:Defaults,   # of the sampler
     objective:Objective, # what the model predicts
     notes:dict,          # JSON-able facts to keep
-    dtype=None,          # of the stored model weights, such as torch.float16; None: as they are
+    dtype=None,          # of the stored weights, such as torch.float16; None: as they are
 ) -> Path:               # the folder
     "A folder of safetensors and JSON"
     from safetensors.torch import save_file
