@@ -32,13 +32,16 @@ from ..stiv.inputs import check_prompts
 # %% ../../nbs/780_long.ipynb #5f73b259
 def fill(
     pipe,          # a `Pipeline` trained with `task="any"` or `"interpolate"`, at this stride
-    frames:list,   # uint8 pictures (3, H, W), two or more
+    frames:list,   # pictures as the pipeline takes them, two or more
     stride:float,  # source frames per step that the model is told
     prompt=None,   # what the video shows; None: the frames say enough
     seed:int=0,    # seed of the noise
     **sampling,    # passed to the pipeline
-) -> list:         # (w - 1)*(frames - 1) + 1 pictures, the given ones among them
+) -> list:         # (w - 1)*(frames - 1) + 1 uint8 pictures (3, H, W), the given ones among them
     "What lies between every two of some frames, all gaps side by side (STIV §5)"
+    frames = [read_image(frame, sampling.get('size') or pipe.defaults.size) for frame in frames]
+    if len(frames) < 2: raise ValueError(f'{len(frames)} frames leave nothing between them: '
+                                         'give two or more')
     last = pipe.defaults.n_frames - 1
     given = {0: frames[:-1], last: frames[1:]}
     prompts = [prompt]*(len(frames) - 1)
@@ -84,6 +87,7 @@ def long_frames(
 ) -> Iterator[Tensor]: # uint8 frames (k, 3, H, W), part after part
     "A video of any length, part by part: key frames, then what lies between (STIV §5)"
     prompts = check_prompts(as_list(prompt))
+    pipe.encode_text(prompts)                    # now: words that it can't read
     check_number('n_frames', n_frames, 1, 10_000_000, whole=True)
     check_number('levels', levels, 1, 4, whole=True)
     w = pipe.defaults.n_frames
@@ -138,7 +142,7 @@ def save_long(
         for part in parts:
             n += len(part)
             if report: report(n)
-            yield enlarge(part, player_scale(*part.shape[-2:]))
+            for some in part.split(32): yield enlarge(some, player_scale(*some.shape[-2:]))
     def write(tmp): stream_video(str(tmp), told(), fps, path.suffix.lower())
     return atomic_write(path, write, over)
 
@@ -179,7 +183,8 @@ def long_contest(
     "Videos of several ways, judged part by part (ours)"
     world = ShapeWorld(motions=MOVES, starts='anywhere', seed=seed)
     ways = {'hierarchy': long_video, 'hierarchy, said once': partial(long_video, say_again=False),
-            'roll-out': roll_out, 'roll-out, one frame': partial(roll_out, n_given=1),
+            'roll-out': roll_out, 'roll-out, said once': partial(roll_out, say_again=False),
+            'roll-out, one frame': partial(roll_out, n_given=1, say_again=False),
             'co-denoising': co_denoise, 'FreeNoise': free_noise, 'FIFO': fifo}
     found, seconds = {name: [] for name in ways}, dict.fromkeys(ways, 0.)
     for i in range(n):

@@ -10,7 +10,7 @@ __all__ = ['GUIDANCE', 'noise_seed', 'as_list', 'at_size', 'same_length', 'a_pro
 import torch
 from torch import Tensor
 
-from ..core.checks import check_number
+from ..core.checks import check_number, check_seed
 from ..core.random import random_bits
 from ..data.pictures import resize_crop
 from ..data.video import Video, from_uint8, to_uint8
@@ -26,7 +26,7 @@ def noise_seed(
     level:int=0, # and what it is for, where there are several kinds
 ) -> int:
     "A seed of its own for the noise of each window of a long clip"
-    return random_bits(seed, torch.tensor([window]), level).item() % 2**62
+    return random_bits(check_seed('seed', seed), torch.tensor([window]), level).item() % 2**62
 
 def as_list(
     x, # one thing, or a list of them
@@ -45,7 +45,10 @@ def same_length(
     videos:list, # `Video`s
 ) -> int:        # frames of each
     "The length that all videos share"
+    for v in videos:
+        if not isinstance(v, Video): raise TypeError(f'{type(v).__name__}: a Video is wanted')
     lengths = {len(v) for v in videos}
+    if not lengths: raise ValueError('there is no video: give one or more')
     if len(lengths) > 1:
         raise ValueError(f'videos of {min(lengths)} to {max(lengths)} frames: give videos of one '
                          'length, or one at a time')
@@ -99,7 +102,7 @@ def continue_video(
         raise ValueError(f'the video has {before} frames, and a window is given the last '
                          f'{n_given}: give more frames, or n_given={before}')
     prompts = a_prompt_each(prompt, len(videos))
-    clips = [[*at_size(v, pipe.defaults.size)] for v in videos]
+    clips = [[*at_size(v, sampling.get('size') or pipe.defaults.size)] for v in videos]
     for k in range(-(-n_new // (window - n_given))):
         given = {i: [clip[i - n_given] for clip in clips] for i in range(n_given)}
         drawn = draw_windows(pipe, prompts, given, noise_seed(seed, k), **sampling)

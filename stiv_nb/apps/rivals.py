@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .predict import continue_video, noise_seed
-from ..core.checks import check_number
+from ..core.checks import check_number, check_seed
 from ..core.random import slot_normal
 from ..data.video import Video
 from ..flow.solver import time_grid
@@ -23,18 +23,22 @@ from ..stiv.sampler import guided_velocity, sample
 # %% ../../nbs/778_rivals.ipynb #6669dbed
 def roll_out(
     pipe,             # a `Pipeline` trained with `task="any"` or `"predict"`
-    prompt:str,       # what the first window shows
+    prompt:str,       # what the first window shows, and those behind it
     n_frames:int=100, # frames of the film
     image=None,       # first frame; None: it is drawn
     n_given:int=4,    # frames that a window is given
+    say_again:bool=True, # windows that go on read the words, too
     seed:int=0,       # seed of the noise
     **sampling,       # passed to the pipeline
 ) -> Video:
     "Window after window, each given the last frames of the one before: the baseline of STIV §5"
+    check_number('n_frames', n_frames, 1, 100_000, whole=True)
+    check_prompts([prompt], image is not None)
     start = pipe(prompt, image=image, seed=seed, progress=False, **sampling)
     n_new = n_frames - len(start)
     if n_new <= 0: return start[:n_frames]
-    return continue_video(pipe, start, n_new, None, n_given, noise_seed(seed, 1), **sampling)
+    again = prompt if say_again else None
+    return continue_video(pipe, start, n_new, again, n_given, noise_seed(seed, 1), **sampling)
 
 # %% ../../nbs/778_rivals.ipynb #4614bb87
 def _windows(n:int, w:int) -> Tensor:
@@ -59,6 +63,7 @@ class _Film:
         self.told = what_to_tell(d, ask.size, d.n_frames, ask.stride)
         self.words = check_prompts([prompt])
         shape = self.n, pipe.vae.channels, *(s//pipe.vae.factor for s in ask.size)
+        seed = check_seed('seed', seed)
         self.noise = slot_normal(seed, 0, torch.arange(1), 0, shape).to(pipe.device)
 
     def guided(self, model, b:int, n_frames:int):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .predict import (
     GUIDANCE, a_prompt_each, as_list, at_size, draw_windows, noise_seed, same_length)
-from ..core.checks import check_choice
+from ..core.checks import check_choice, check_number
 from ..core.outside import import_extra
 from ..data.video import Video
 from ..eval.toybench import as_clips, through_codec
@@ -30,7 +30,7 @@ def hold(
     clips:Tensor, # (b, f, 3, H, W)
     n:int=1,      # frames between every two
 ) -> Tensor:      # (b, (n+1)*(f-1) + 1, 3, H, W)
-    "The nearest frame again, the earlier one in the middle: what a player does"
+    "The nearest frame again, the earlier one in the middle; at twice the rate, what a player does"
     return _filled(clips, n, lambda before, after, share: before if share <= .5 else after)
 
 def blend(
@@ -99,12 +99,13 @@ def upsample(
     **sampling,        # passed to the pipeline, such as steps=8
 ):                     # `Video`s of times*(frames - 1) + 1 frames, as long in seconds
     "Twice the frame rate, or more by cascade (STIV-TUP, §5)"
+    times = check_number('times', times, 2, 8, whole=True)
     check_choice('times', times, (2, 4, 8))
     videos = as_list(video)
     same_length(videos)
     prompts = a_prompt_each(prompt, len(videos))
     stride = pipe.defaults.stride if stride is None else stride
-    clips = [at_size(v, pipe.defaults.size) for v in videos]
+    clips = [at_size(v, sampling.get('size') or pipe.defaults.size) for v in videos]
     for level in range(times.bit_length() - 1):
         clips = _double(pipe, clips, prompts, stride/2**level, noise_seed(seed, level), sampling)
     out = [Video(clip, v.fps*times) for clip, v in zip(clips, videos)]

@@ -17,18 +17,21 @@ from ..core.checks import check_choice, check_number, check_seed
 # %% ../../nbs/967_apps.ipynb #7fcfb4ed
 def read_film(
     file:str,            # a video, a GIF or a folder of pictures
-    pipe,                # a `Pipeline`, for size and frame rate
-    until:int|None=None, # first frames that count; None: all
+    pipe,                # a `Pipeline`, for the size, and the frame rate of pictures
+    until:int|None=None, # first frames of the file that count; None: all
     every:int=1,         # take each `every`-th frame
 ):                       # a `Video`
     "The frames of a file as a pipeline reads them"
+    from stiv_nb.data import films
     from stiv_nb.data.pictures import read_video, video_size
     from stiv_nb.data.video import Video
     every = check_number('every', every, 1, 1000, whole=True)
     if not Path(file).exists(): raise FileNotFoundError(f'there is no file {file}')
-    there = -(-video_size(file, whole=False).frames // every)
-    n = there if until is None else check_number('until', until, 1, there, whole=True)
-    return Video.from_clip(read_video(file, n, every, 0, pipe.defaults.size)[0], pipe.defaults.fps)
+    n = video_size(file, whole=False).frames
+    if until is not None: n = check_number('until', until, 1, n, whole=True)
+    rate = films.read_film(file, lambda film: film.fps)
+    fps = rate/every if rate else pipe.defaults.fps
+    return Video.from_clip(read_video(file, -(-n // every), every, 0, pipe.defaults.size)[0], fps)
 
 @command('stiv predict clip.mp4 --until 4 --n-new 12 -o longer.mp4')
 def cmd_predict(
@@ -102,7 +105,8 @@ def cmd_between(
 
 @command('stiv long "a red circle moving right" --frames 380 -o film.mp4')
 def cmd_long(
-    prompt:tuple[str, ...],  # what to draw: a quoted text for each part of the film, in order
+    # what to draw: a quoted text for each part of the film, 49 frames each, the last for the rest
+    prompt:tuple[str, ...],
     frames:int=100,          # of the film
     levels:int=2,            # 1: key frames alone; each level more puts six frames into every gap
     image:str=None,          # picture that becomes the first frame

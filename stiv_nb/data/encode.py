@@ -58,17 +58,23 @@ def _palette(frames): # indices (f, H, W) into one ARGB palette (256, 4) for all
     argb[:len(rgb), 1:] = rgb
     return rearrange(np.array(tall), '(f h) w -> f h w', f=len(frames)), argb
 
-def _av_frames(frames, pixels): # uint8 (f, 3, H, W) as a list of FFmpeg's frames
+_AT_ONCE = 32   # frames that are enlarged together
+
+def _av_frames(frames, pixels, k=1): # uint8 (f, 3, H, W), enlarged, as FFmpeg's, one by one
     from av import VideoFrame
     if pixels == 'pal8':
-        indices, argb = _palette(frames)
-        indices = map(np.ascontiguousarray, indices)
-        return [VideoFrame.from_ndarray((i, argb), format=pixels) for i in indices]
-    h, w = frames.shape[2:]
-    even = F.pad(frames.float(), (0, w % 2, 0, h % 2), mode='replicate').byte()
-    images = rearrange(even, 'f c h w -> f h w c').contiguous().numpy()
-    rgb = [VideoFrame.from_ndarray(image, format='rgb24') for image in images]
-    return [frame.reformat(format=pixels, dst_colorspace='ITU709') for frame in rgb]
+        indices, argb = _palette(enlarge(frames, k))
+        for i in indices:
+            yield VideoFrame.from_ndarray((np.ascontiguousarray(i), argb), format=pixels)
+        return
+    for some in frames.split(_AT_ONCE):
+        some = enlarge(some, k)
+        h, w = some.shape[2:]
+        if h % 2 or w % 2:
+            some = F.pad(some.float(), (0, w % 2, 0, h % 2), mode='replicate').byte()
+        for image in rearrange(some, 'f c h w -> f h w c').contiguous().numpy():
+            rgb = VideoFrame.from_ndarray(image, format='rgb24')
+            yield rgb.reformat(format=pixels, dst_colorspace='ITU709')
 
 # %% ../../nbs/095_encode.ipynb #b52fc936
 def _describe(stream, codec, frame): # sets what a player must know about the pixels
@@ -85,13 +91,13 @@ def _describe(stream, codec, frame): # sets what a player must know about the pi
     context.color_range = 1    # "limited": black is 16, white 235
 
 # %% ../../nbs/095_encode.ipynb #10c41812
-def _images(parts, codec, suffix): # FFmpeg's frames of parts (f, 3, H, W), one part at a time
+def _images(parts, codec, suffix, scale): # FFmpeg's frames of parts (f, 3, H, W), one by one
     for frames in parts:
-        h, w = frames.shape[2:]
+        h, w = (scale*side for side in frames.shape[2:])
         if max(h, w) > codec.side:
             raise ValueError(f"frames of {h}x{w} don't fit into {suffix}: at most {codec.side} "
                              'pixels a side; shrink them')
-        yield from _av_frames(frames, codec.pixels)
+        yield from _av_frames(frames, codec.pixels, scale)
 
 def stream_video(
     file,      # path, or file in memory, to write
@@ -99,6 +105,7 @@ def stream_video(
     fps:float, # frames per second
     suffix:str,# of `CODECS`: ".mp4", ".webm" or ".gif"
     comment:str='', # kept in an mp4 or a webm, where players show it; a GIF has no place for it
+    scale:int=1, # file pixels per frame pixel
 ) -> int:      # frames written
     "Frames become a video file as they come, so that a long film needs no memory (ours)"
     import av
@@ -108,7 +115,7 @@ def stream_video(
     stream, n = None, 0
     with av.open(file, 'w', format=codec.container, container_options=exact) as out:
         if comment: out.metadata['comment'] = comment
-        for image in _images(parts, codec, suffix):
+        for image in _images(parts, codec, suffix, scale):
             if stream is None:
                 rate = Fraction(fps).limit_denominator(1000)
                 stream = out.add_stream(codec.encoder, rate=rate, options=codec.options)
@@ -126,10 +133,11 @@ def encode_video(
     fps:float,     # frames per second
     suffix:str,    # of `CODECS`: ".mp4", ".webm" or ".gif"
     comment:str='', # as in `stream_video`
+    scale:int=1,   # file pixels per frame pixel
 ) -> bytes:        # the whole file
     "Frames as a video file in memory, without dates or random ids (ours)"
     file = io.BytesIO()
-    stream_video(file, [frames], fps, suffix, comment)
+    stream_video(file, [frames], fps, suffix, comment, scale)
     return file.getvalue()
 
 # %% ../../nbs/095_encode.ipynb #c9ae6bb4

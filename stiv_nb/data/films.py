@@ -141,6 +141,14 @@ class Film:
         "How wide a pixel is meant to be shown, relative to its height"
         return float(self.stream.sample_aspect_ratio or 1)
 
+    @property
+    def fps(self) -> float|None:
+        "Frames per second, on average; None where the file doesn't tell"
+        times = self.index.pts if self.index else ()
+        if len(times) > 1:
+            return float((len(times) - 1)/((times[-1] - times[0])*self.stream.time_base))
+        return float(self.stream.average_rate or 0) or None
+
     def close(self):
         "The file is no longer read"
         self.container.close()
@@ -217,7 +225,7 @@ class Film:
 # %% ../../nbs/099_films.ipynb #cdbabe0c
 class Pictures:
     "The pictures of a folder as the frames of a film, in the order in which a person counts"
-    aspect = 1.
+    aspect, fps = 1., None
     def __init__(self,
         paths, # of the pictures
     ):

@@ -215,7 +215,7 @@ def _file(video, suffix, scale) -> bytes: # the whole file
     if suffix == '.png':
         k = scale or max(1, 960 // (f*w))
         return encode_png(film_strip(enlarge(video.frames, k)), made)
-    return encode_video(enlarge(video.frames, scale or player_scale(h, w)), video.fps, suffix, made)
+    return encode_video(video.frames, video.fps, suffix, made, scale or player_scale(h, w))
 
 @patch
 def save(self:Video,

@@ -46,8 +46,9 @@ def check_start(
     for f in fields(new):
         a, b = getattr(old, f.name, f.default), getattr(new, f.name)
         if a != b and f.name not in free and not (f.name in fewer and b < a):
-            raise ValueError(f"{f.name} is {a!r} in the model to start from and {b!r} here; a start "
-                             f"may change {', '.join(free)} and lower {', '.join(fewer)} only")
+            raise ValueError(f"{f.name} is {a!r} in the model to start from and {b!r} here; "
+                             f"a start may change {', '.join(free)} and lower "
+                             f"{', '.join(fewer)} only")
     for f in fields(old):
         value = getattr(old, f.name)
         if not hasattr(new, f.name) and value != f.default:

@@ -289,6 +289,9 @@ def find_pipeline(
     shipped = str(name) and (SHIPPED/str(name)).is_dir()
     if str(name) and path.exists() and ((path/CONFIG).exists() or not shipped): return path
     if shipped: return SHIPPED/str(name)
+    if path.parts[:1] == ('runs',):
+        raise FileNotFoundError(f"there is no run {str(name)!r}; make it (stiv train {path.name}), "
+                                f"or {_WHICH}")
     if str(name).count('/') != 1 or path.parent.is_dir():
         raise FileNotFoundError(f"there is no pipeline {str(name)!r}; {_WHICH}")
     return _from_hub(str(name))

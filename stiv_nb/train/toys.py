@@ -94,8 +94,8 @@ def _fast() -> Recipe:
     return change(
         toy_stages()[-1], model__depth=2, model__unmasked_depth=1, data__image_every=0,
         condition__p_drop_text=0., condition__p_drop_image=.5, sampling__mode='none',
-        sampling__steps=4, optim__lr=1e-3, optim__cooldown=2000, run__name='toy-fast',
-        run__start='toy', run__distil=8, run__n_steps=4000)
+        sampling__steps=4, optim__lr=1e-3, optim__cooldown=3500, run__name='toy-fast',
+        run__start='toy', run__distil=8, run__n_steps=7000)
 
 def _motion() -> Recipe:
     "The toy again, told how much moves"
