@@ -12,9 +12,11 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
+from threading import current_thread, main_thread
 
 # %% ../../nbs/030_files.ipynb #1d1fb6f4
 _OURS = r'\.(.+)\.stiv-[0-9a-f]{16}\.(tmp|old)'   # the name of the place, and what lies there
@@ -54,6 +56,18 @@ def _to_free_name(tmp:Path, path:Path) -> Path:
             os.replace(tmp, free)
         return free
 
+@contextlib.contextmanager
+def _not_cut_off():
+    "What would end the process at once (SIGTERM, a closed terminal) is raised: it tidies up"
+    def stop(number, _): raise KeyboardInterrupt(f'stopped by {signal.Signals(number).name}')
+    known = (getattr(signal, name, None) for name in ('SIGTERM', 'SIGHUP'))   # as the system has
+    ours = current_thread() is main_thread()
+    taken = [s for s in known if s and ours and signal.getsignal(s) == signal.SIG_DFL]
+    for s in taken: signal.signal(s, stop)
+    try: yield
+    finally:
+        for s in taken: signal.signal(s, signal.SIG_DFL)
+
 def atomic_write(
     path:Path,      # the file to be
     content,        # text, bytes, or a function (path) that writes the file
@@ -65,7 +79,8 @@ def atomic_write(
         raise FileNotFoundError(f"folder {path.parent} does not exist; create it first")
     tmp = temp_path(path)
     try:
-        if callable(content): content(tmp)
+        if callable(content):
+            with _not_cut_off(): content(tmp)
         else: tmp.write_bytes(content if isinstance(content, bytes) else content.encode())
         if not over: return _to_free_name(tmp, path)
         os.replace(tmp, path)
