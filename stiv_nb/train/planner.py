@@ -159,7 +159,7 @@ def _memory(recipe:Recipe, parameters:dict, n_gpus:int) -> dict:
         'EMA': 0 if p.ema_offload else 4*n/shards,
         'weights in use': in_use * (2 if p.half else 4),
         'codec, text encoder': 4*sum(encoders),
-    } | ({'teacher': 4*n} if recipe.run.distil else {})   # whole on every rank
+    } | ({'teacher': 4*n} if recipe.run.distil else {})   # whole, taken to be as large
 
 # %% ../../nbs/690_planner.ipynb #6e691a48
 def _activations(recipe:Recipe) -> dict:

@@ -122,7 +122,7 @@ class RunConfig:
     @property
     def n_forwards(self):
         "What a training step costs, in forward passes; backward counts two"
-        # a teacher guides in two passes, and the student looks ahead in one
+        # a teacher, taken to be as large, guides in two passes; the student looks ahead in one
         return 6 if self.distil else 3
 
 # %% ../../nbs/600_recipe.ipynb #89d70eda
