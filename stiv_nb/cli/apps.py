@@ -30,7 +30,7 @@ def read_film(
     n = video_size(file, whole=False).frames
     if until is not None: n = check_number('until', until, 1, n, whole=True)
     rate = films.read_film(file, lambda film: film.fps)
-    fps = rate/every if rate else pipe.defaults.fps
+    fps = rate/every if rate and .01 <= rate/every <= 1000 else pipe.defaults.fps
     return Video.from_clip(read_video(file, -(-n // every), every, 0, pipe.defaults.size)[0], fps)
 
 @command('stiv predict clip.mp4 --until 4 --n-new 12 -o longer.mp4')
@@ -72,10 +72,12 @@ def cmd_upsample(
     path, over = target(out, 'upsampled.mp4')
     seed = check_seed('seed', seed)
     from stiv_nb.apps.upsample import upsample
+    from stiv_nb.data.encode import CODECS, check_fps
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
-    smooth = upsample(pipe, read_film(file, pipe, until, every), times, prompt, seed=seed,
-                      steps=steps)
+    film = read_film(file, pipe, until, every)
+    if path.suffix.lower() in CODECS: check_fps(film.fps*times, CODECS[path.suffix.lower()].fps)
+    smooth = upsample(pipe, film, times, prompt, seed=seed, steps=steps)
     print(f'{smooth.save(path, over=over)} ({smooth})')
 
 @command('stiv between first.png last.png -o between.mp4')
