@@ -92,6 +92,10 @@ def peak_gib(
 ) -> float:       # 0 where the system keeps no count (Windows)
     "The most memory that this process had so far: on a GPU the GPU's, else its own"
     if torch.device(device).type == 'cuda': return torch.cuda.max_memory_allocated()/2**30
+    try: said = Path('/proc/self/status').read_text(encoding='utf-8')
+    except OSError: said = ''
+    own = re.search(r'VmHWM:\s*(\d+) kB', said)   # Linux: `resource` begins with the parent's size
+    if own: return int(own[1])/2**20
     if resource is None: return 0.
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*unit/2**30
