@@ -18,20 +18,25 @@ FEATURES = FOLDER.parent / "features"
 PIPE = stiv_nb.load("toy", device="cpu")
 
 
+def size(*names):
+    "Bytes of shipped pipelines"
+    return sum(p.stat().st_size for name in names for p in (FOLDER.parent / name).iterdir())
+
+
 def draw(prompt, **sampling): return PIPE(prompt, progress=False, **sampling).frames.float()
 
 
 def test_size_and_files():
     files = sorted(p.name for p in FOLDER.iterdir())
     assert files == ["config.json", "model.safetensors"]
-    assert sum(p.stat().st_size for p in FOLDER.iterdir()) <= 12e6
+    assert size("toy") <= 12e6
 
 
 def test_the_feature_network_is_small_and_knows_the_world():
     "The floor is far below what was measured when it was made; its name is that of its weights"
     files = sorted(p.name for p in FEATURES.iterdir())
     assert files == ["config.json", "model.safetensors"]
-    assert sum(p.stat().st_size for p in FEATURES.iterdir()) <= .5e6
+    assert size("features") <= .5e6
     network = load_features()
     assert network.name.startswith("toy-features-")
     right = fact_accuracy(network, ShapeWorld(split="all", seed=12), 256)
@@ -42,7 +47,7 @@ def test_the_world_model_is_small_and_knows_pairs():
     "The floors are far below what was measured when it was made, which its notes keep"
     folder = FOLDER.parent / "world"
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
-    assert sum(p.stat().st_size for p in folder.iterdir()) <= 12e6
+    assert size("world") <= 12e6
     world = stiv_nb.load("world", device="cpu")
     assert {*world.notes["table"]} == {*HARD_ROWS}
     few = {name: HARD_ROWS[name] for name in ("one i", "two i")}
@@ -76,11 +81,6 @@ def test_the_student_draws_in_few_steps():
         return evaluate(pipe, ShapeWorld(seed=11), 32, task, steps=steps).share("all")[0]
     assert right(fast, "t2v", 1) > right(PIPE, "t2v", 1) + .3
     assert right(fast, "ti2v", 2) > .85
-
-
-def size(*names):
-    "Bytes of shipped pipelines"
-    return sum(p.stat().st_size for name in names for p in (FOLDER.parent / name).iterdir())
 
 
 def test_all_weights_together_are_small():

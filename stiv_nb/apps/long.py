@@ -20,7 +20,7 @@ from .predict import GUIDANCE, as_list, draw_windows, noise_seed
 from .rivals import co_denoise, fifo, free_noise, roll_out
 from ..core.checks import check_number
 from ..core.files import atomic_write
-from ..data.encode import enlarge, stream_video
+from ..data.encode import stream_video
 from ..data.motion import MOTIONS, SPEEDS
 from ..data.pictures import read_image
 from ..data.reading import look
@@ -142,8 +142,12 @@ def save_long(
         for part in parts:
             n += len(part)
             if report: report(n)
-            for some in part.split(32): yield enlarge(some, player_scale(*some.shape[-2:]))
-    def write(tmp): stream_video(str(tmp), told(), fps, path.suffix.lower())
+            yield part
+    def write(tmp):
+        drawn = told()
+        first = next(drawn)
+        stream_video(str(tmp), itertools.chain([first], drawn), fps, path.suffix.lower(),
+                     scale=player_scale(*first.shape[-2:]))
     return atomic_write(path, write, over)
 
 # %% ../../nbs/780_long.ipynb #2746dd23

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .predict import (
     GUIDANCE, a_prompt_each, as_list, at_size, draw_windows, noise_seed, same_length)
-from ..core.checks import check_choice, check_number
+from ..core.checks import check_choice
 from ..core.outside import import_extra
 from ..data.video import Video
 from ..eval.toybench import as_clips, through_codec
@@ -99,8 +99,7 @@ def upsample(
     **sampling,        # passed to the pipeline, such as steps=8
 ):                     # `Video`s of times*(frames - 1) + 1 frames, as long in seconds
     "Twice the frame rate, or more by cascade (STIV-TUP, §5)"
-    times = check_number('times', times, 2, 8, whole=True)
-    check_choice('times', times, (2, 4, 8))
+    times = int(check_choice('times', times, (2, 4, 8)))
     videos = as_list(video)
     same_length(videos)
     prompts = a_prompt_each(prompt, len(videos))

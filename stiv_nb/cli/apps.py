@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from .main import check_out, command
-from .prompts import read_film, target, texts_of
+from .prompts import check_rate, read_film, target, texts_of
 from ..core.checks import check_choice, check_number, check_seed
 
 # %% ../../nbs/967_apps.ipynb #7fcfb4ed
@@ -35,6 +35,7 @@ def cmd_predict(
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
     video = read_film(file, pipe, until, every)
+    check_rate(path, video.fps)
     longer = continue_video(pipe, video, n_new, prompt, n_given, seed, steps=steps)
     print(f'{longer.save(path, over=over)} ({longer}, the last {n_new} drawn)')
 
@@ -54,11 +55,10 @@ def cmd_upsample(
     path, over = target(out, 'upsampled.mp4')
     seed = check_seed('seed', seed)
     from stiv_nb.apps.upsample import upsample
-    from stiv_nb.data.encode import CODECS, check_fps
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
     film = read_film(file, pipe, until, every)
-    if path.suffix.lower() in CODECS: check_fps(film.fps*times, CODECS[path.suffix.lower()].fps)
+    check_rate(path, film.fps*times)
     smooth = upsample(pipe, film, times, prompt, seed=seed, steps=steps)
     print(f'{smooth.save(path, over=over)} ({smooth})')
 
@@ -78,12 +78,10 @@ def cmd_between(
         raise ValueError(f'{len(pictures)} pictures leave nothing between them: give two or more')
     import torch
     from stiv_nb.apps.long import fill
-    from stiv_nb.data.pictures import read_image
     from stiv_nb.data.video import Video
     from stiv_nb.stiv.pipeline import load
     pipe = load(weights)
-    frames = [read_image(file, pipe.defaults.size) for file in pictures]
-    drawn = fill(pipe, frames, pipe.defaults.stride, prompt, seed, steps=steps)
+    drawn = fill(pipe, pictures, pipe.defaults.stride, prompt, seed, steps=steps)
     film = Video(torch.stack(drawn), fps=pipe.defaults.fps)
     print(f'{film.save(path, over=over)} ({film})')
 
